@@ -1,0 +1,1 @@
+"""A router for fleets of SGLang diffusion workers."""
