@@ -1,0 +1,99 @@
+"""
+The one family of errors that a client can be told about.
+
+It knows statuses and sentences, and nothing of HTTP writing: `sgl_droute.api.replies` turns an error
+into an answer.
+"""
+
+from __future__ import annotations
+
+
+class RouterError(Exception):
+    """
+    Something a client is told as JSON ``{"error": text}``.
+
+    Attributes:
+        status: HTTP status of the answer.
+        headers: Headers that the answer needs besides, such as ``Allow``.
+    """
+
+    status = 500
+
+    def __init__(self, text: str, *, headers: dict[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.headers = headers or {}
+
+
+class BadRequest(RouterError):
+    """The request is malformed, or its input is not usable."""
+
+    status = 400
+
+
+class NotFound(RouterError):
+    """The thing named by the request is not known here."""
+
+    status = 404
+
+
+class MethodNotAllowed(RouterError):
+    """The path belongs to the router and does not take this method."""
+
+    status = 405
+
+
+class RequestTimeout(RouterError):
+    """The client was too slow in sending its request."""
+
+    status = 408
+
+
+class BodyTooLarge(RouterError):
+    """The request body is larger than the router takes."""
+
+    status = 413
+
+
+class HeadersTooLarge(RouterError):
+    """The request line and headers are larger, or more, than the router takes."""
+
+    status = 431
+
+
+class NoStorage(RouterError):
+    """The request body could not be kept until its worker takes it."""
+
+    status = 507
+
+
+class NoWorker(RouterError):
+    """No worker can take the request now."""
+
+    status = 503
+
+
+class WorkerFailed(RouterError):
+    """A worker was reached, or may have been, and gave no usable answer."""
+
+    status = 502
+
+    def __init__(self, worker: str, reason: str) -> None:
+        super().__init__(f"Worker request failed: {worker}: {reason}")
+        self.worker = worker
+        self.reason = reason
+
+
+class WorkerTimeout(WorkerFailed):
+    """A worker did not answer in time; it may still be at work."""
+
+    status = 504
+
+
+class NotConnected(WorkerFailed):
+    """No connection to the worker came about: it has seen nothing of the request."""
+
+
+class ConnectTimeout(NotConnected, WorkerTimeout):
+    """No connection to the worker came about in time: it has seen nothing of the request."""
+
+    status = 504
