@@ -1,0 +1,149 @@
+"""
+Every option of the router, with its unit and default, in one frozen record.
+
+The command line is made from these fields (`sgl_droute.tap`); other programs fill the record
+themselves. What an option does is decided where it is used.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import attrs
+from attrs import field, frozen
+from attrs.validators import ge, in_, le
+
+from .errors import BadRequest
+from .fleet.selection import ALGORITHMS
+from .fleet.urls import normalise_worker_url
+
+LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
+
+_SIZE = re.compile(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def parse_size(text: str) -> int:
+    """
+    Bytes from ``512M``, ``64k``, ``2G`` or a plain number; the units are powers of 1024.
+
+    Raises:
+        ValueError: The text is none of these.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a number of bytes such as 1000000, 64K, 512M or 2G")
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def parse_level(text: str) -> str:
+    """
+    One of `LOG_LEVELS`; ``warning`` is another word for ``warn``.
+
+    Raises:
+        ValueError: The text is no level.
+    """
+    level = {"warning": "warn"}.get(text.lower(), text.lower())
+    if level not in LOG_LEVELS:
+        raise ValueError(f"{text!r} is not one of debug, info, warning, error, critical")
+    return level
+
+
+def parse_seconds(text: str) -> float:
+    """
+    A finite number of seconds above zero.
+
+    Raises:
+        ValueError: The text is none.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number of seconds") from None
+    if not math.isfinite(seconds) or seconds <= 0:
+        raise ValueError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def parse_count(text: str) -> int:
+    """
+    A whole number.
+
+    Raises:
+        ValueError: The text is none.
+    """
+    if not re.fullmatch(r"[+-]?\d{1,15}", text.strip()):
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _positive(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{attribute.name} must be a finite number above 0, not {value!r}")
+
+
+def _option(
+    default: Any, about: str, read: Callable[[str], object], validator: Any = None
+) -> Any:
+    return field(default=default, validator=validator, metadata={"about": about, "read": read})
+
+
+def _seconds(default: float, about: str) -> Any:
+    return _option(default, about, parse_seconds, _positive)
+
+
+def _urls(values: Iterable[str]) -> tuple[str, ...]:
+    try:
+        return tuple(dict.fromkeys(normalise_worker_url(value) for value in values))
+    except BadRequest as problem:
+        raise ValueError(str(problem)) from problem
+
+
+@frozen(kw_only=True)
+class RouterSettings:
+    """
+    What a router is told. Times are seconds, sizes bytes.
+
+    Attributes:
+        listen: Twisted server endpoint strings to listen on; none means that only
+            `RouterService.resource` serves.
+        worker_urls: Workers registered at start.
+        simulated_workers: Workers without a GPU to start as child processes and register (count).
+
+    Raises:
+        ValueError: A value outside its range, or a URL that no worker can have.
+    """
+
+    listen: tuple[str, ...] = field(default=(), converter=tuple)
+    worker_urls: tuple[str, ...] = field(default=(), converter=_urls)
+    max_connections: int = _option(
+        1000, "Requests in flight to workers at once; more wait in order.", parse_count, ge(1)
+    )
+    timeout: float = _seconds(1800.0, "Seconds a worker may take to its first answer byte.")
+    connect_timeout: float = _seconds(5.0, "Seconds to open a connection to a worker.")
+    idle_timeout: float = _seconds(
+        300.0, "Seconds of silence inside an answer, and for a client that takes no byte of it."
+    )
+    read_timeout: float = _seconds(
+        60.0, "Seconds for a request's headers to arrive, and of silence inside its body."
+    )
+    health_check_interval: float = _seconds(10.0, "Seconds between health checks.")
+    health_check_timeout: float = _seconds(5.0, "Seconds a health check may take.")
+    health_check_failure_threshold: int = _option(
+        3, "Health checks failed in a row that quarantine a worker.", parse_count, ge(1)
+    )
+    routing_algorithm: str = _option(
+        "least-request", f"One of {', '.join(ALGORITHMS)}.", str, in_(ALGORITHMS)
+    )
+    max_body_size: int = _option(
+        512 << 20, "Largest request body in bytes; K, M and G suffixes.", parse_size, ge(1)
+    )
+    log_level: str = _option(
+        "info", "One of debug, info, warning, error, critical.", parse_level, in_(LOG_LEVELS)
+    )
+    simulated_workers: int = _option(
+        0, "Simulated workers to start and register.", parse_count, [ge(0), le(1000)]
+    )

@@ -1,0 +1,127 @@
+"""
+One request to many workers at once, carried to its end.
+
+It sends and collects; who is asked, and what the answers mean for the fleet, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+from attrs import define, field, frozen
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..errors import RouterError
+from ..fleet.worker import Worker
+from .client import Call, WorkerClient
+
+log = Logger()
+
+_LARGEST_ANSWER = 16 << 20
+
+
+@frozen
+class Result:
+    """
+    What one worker made of a broadcast.
+
+    Attributes:
+        worker_url: Base URL of the worker.
+        status_code: Its HTTP status; 502 when there was no usable answer.
+        body: Its JSON; ``{"raw": text}`` when it is none; ``{"error": text}`` without an answer.
+    """
+
+    worker_url: str
+    status_code: int
+    body: Any
+
+
+@define(eq=False)
+class Broadcasts(Service):
+    """
+    Runs calls that go to several workers. Once begun they run to their end, also when the client
+    who asked hangs up: half a fleet with new weights is worse than either.
+
+    Args:
+        client: A client for control calls.
+    """
+
+    client: WorkerClient
+    _running: set[Deferred[Any]] = field(factory=set, init=False)
+
+    def stopService(self) -> Deferred[Any]:
+        """
+        Cancel what is running; the result comes when it has ended.
+        """
+        super().stopService()
+        running = list(self._running)
+        for each in running:
+            each.cancel()
+        return DeferredList(running)
+
+    async def send(
+        self, name: str, workers: Iterable[Worker], call_for: Callable[[Worker], Call]
+    ) -> list[Result]:
+        """
+        The results of all *workers*, in their order.
+
+        Cancelling the wait for them leaves the calls running; their results are logged either way.
+
+        Args:
+            name: What is sent, for the log.
+            call_for: The call for one worker.
+        """
+        asked = list(workers)
+        return await self._detached(self._send(name, asked, call_for))
+
+    async def _send(
+        self, name: str, workers: list[Worker], call_for: Callable[[Worker], Call]
+    ) -> list[Result]:
+        asking = [Deferred.fromCoroutine(self._ask(call_for(worker))) for worker in workers]
+        results = await gatherResults(asking, consumeErrors=True)
+        took = sum(200 <= result.status_code < 300 for result in results)
+        log.info(
+            "{name}: {took} of {asked} workers took it: {statuses}",
+            name=name,
+            took=took,
+            asked=len(results),
+            statuses={result.worker_url: result.status_code for result in results},
+        )
+        return results
+
+    async def _ask(self, call: Call) -> Result:
+        try:
+            answer = await self.client.fetch(call, limit=_LARGEST_ANSWER)
+        except RouterError as error:
+            return Result(call.worker, 502, {"error": str(error)})
+        return Result(call.worker, answer.status, _parsed(answer.body))
+
+    def _detached(self, work: Coroutine[Any, Any, list[Result]]) -> Deferred[list[Result]]:
+        """
+        A Deferred that fires as *work* does; cancelling it does not reach *work*.
+        """
+        waiting: Deferred[list[Result]] = Deferred()
+        running = Deferred.fromCoroutine(work)
+        self._running.add(running)
+
+        def ended(result: list[Result] | Failure) -> None:
+            self._running.discard(running)
+            if isinstance(result, Failure):
+                waiting.errback(result)
+            else:
+                waiting.callback(result)
+
+        running.addBoth(ended)
+        return waiting
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return {"raw": body.decode("utf-8", "replace")}

@@ -1,0 +1,227 @@
+"""
+Calls to workers, through treq.
+
+Each road to the workers (traffic, probes, control) has a client of its own with its own connections,
+so that a full road never makes a healthy worker look dead. What is asked, and what an answer means,
+is not known here; every failure leaves as a `RouterError` or as `CancelledError`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from attrs import define, field, frozen
+from hyperlink import EncodedURL
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.components import proxyForInterface
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from ..errors import RouterError, WorkerFailed, WorkerTimeout
+
+
+@frozen(eq=False)
+class Call:
+    """
+    One request to one worker, exactly as it is to be sent.
+
+    Attributes:
+        method: HTTP method.
+        worker: Base URL of the worker.
+        target: Raw request target; begins with ``/``.
+        headers: All headers but ``Host`` and those of the connection.
+        body: Producer of the body, made for this call; None without one.
+    """
+
+    method: bytes
+    worker: str
+    target: bytes
+    headers: Headers = field(factory=Headers)
+    body: IBodyProducer | None = None
+
+
+@frozen
+class Answer:
+    """
+    A whole answer in memory.
+    """
+
+    status: int
+    body: bytes
+
+
+@frozen(eq=False)
+class WorkerClient:
+    """
+    Sends calls to workers.
+
+    Args:
+        agent: What sends the bytes: `sgl_droute.workers.agent.WorkerAgent`, or a stand-in.
+        clock: Provides the time.
+        timeout: Seconds a worker may take to its first answer byte.
+        body_timeout: Seconds that `fetch` gives the rest of an answer.
+    """
+
+    agent: IAgent
+    clock: Any
+    timeout: float
+    body_timeout: float
+
+    async def send(self, call: Call) -> IResponse:
+        """
+        The head of the worker's answer, as it came; the caller must read or drop its body.
+
+        Raises:
+            NotConnected: The worker has seen nothing of the call.
+            WorkerTimeout: No answer in time.
+            WorkerFailed: The connection broke, or the answer was no HTTP.
+        """
+        passage = _Passage(self.agent, call)
+        sending = HTTPClient(passage).request(
+            call.method.decode("ascii"),
+            _treq_url(call.worker),
+            data=call.body,
+            unbuffered=True,
+            allow_redirects=False,
+            reactor=self.clock,
+        )
+        sending.addTimeout(self.timeout, self.clock, onTimeoutCancel=_timed_out(call))
+        try:
+            await sending
+        except RouterError:
+            raise
+        except Exception as problem:
+            raise _translated(call.worker, problem) from problem
+        assert passage.response is not None
+        return passage.response
+
+    async def fetch(self, call: Call, *, limit: int) -> Answer:
+        """
+        The whole answer, of at most *limit* bytes.
+
+        Raises:
+            WorkerFailed: As `send`, or the answer was cut, too slow or larger than *limit*.
+        """
+        response = await self.send(call)
+        collector = _Collector(call.worker, limit)
+        response.deliverBody(collector)
+        collector.done.addTimeout(self.body_timeout, self.clock, onTimeoutCancel=_timed_out(call))
+        return Answer(response.code, await collector.done)
+
+
+class _Veil(proxyForInterface(IResponse, "original")):  # type: ignore[misc]
+    """
+    A response without headers: what treq would make of them (it decodes bodies and keeps cookies)
+    is not wanted.
+    """
+
+    def __init__(self, original: IResponse) -> None:
+        super().__init__(original)
+        self.headers = Headers()
+
+
+@implementer(IAgent)
+@define(eq=False)
+class _Passage:
+    """
+    The agent of one call: sends the call itself, not what treq made of it (it rewrites targets, adds
+    ``Accept-Encoding`` and upper-cases methods), and keeps the response as it came.
+    """
+
+    agent: IAgent
+    call: Call
+    response: IResponse | None = None
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        call = self.call
+        url = call.worker.encode("ascii") + call.target
+        answering = self.agent.request(call.method, url, call.headers, bodyProducer)
+        return answering.addCallback(self._keep)
+
+    def _keep(self, response: IResponse) -> IResponse:
+        self.response = response
+        veil: IResponse = _Veil(response)
+        return veil
+
+
+class _Collector(Protocol):
+    """Puts a body together; `done` fires with it."""
+
+    def __init__(self, worker: str, limit: int) -> None:
+        self.done: Deferred[bytes] = Deferred(lambda _: self._drop())
+        self._worker = worker
+        self._limit = limit
+        self._size = 0
+        self._parts: list[bytes] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        self._size += len(data)
+        self._parts.append(data)
+        if self._size > self._limit and not self.done.called:
+            self._drop()
+            reason = f"answer is larger than {self._limit} bytes"
+            self.done.errback(WorkerFailed(self._worker, reason))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.done.called:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.done.callback(b"".join(self._parts))
+        else:
+            self.done.errback(cut_answer(self._worker, self._size, reason))
+
+    def _drop(self) -> None:
+        self._parts.clear()
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+
+def cut_answer(worker: str, size: int, reason: Failure) -> WorkerFailed:
+    """
+    The error for an answer of which only *size* body bytes came.
+    """
+    return WorkerFailed(worker, f"answer cut after {size} bytes: {_cause(reason.value)}")
+
+
+@lru_cache(maxsize=4096)
+def _treq_url(worker: str) -> EncodedURL:
+    return EncodedURL.from_text(worker)
+
+
+def _timed_out(call: Call) -> Any:
+    def fail(_: object, seconds: float) -> Failure:
+        return Failure(WorkerTimeout(call.worker, f"no response within {seconds:g} s"))
+
+    return fail
+
+
+def _translated(worker: str, problem: Exception) -> Exception:
+    cause = _cause(problem)
+    if isinstance(cause, CancelledError):
+        # The client hung up: its handler is being cancelled, and Klein expects to see that.
+        return cause
+    return WorkerFailed(worker, str(cause) or type(cause).__name__)
+
+
+def _cause(problem: BaseException | None) -> BaseException | None:
+    """
+    The innermost reason: Twisted wraps what happened to a connection in lists of failures.
+    """
+    reasons = getattr(problem, "reasons", None)
+    while reasons:
+        problem = reasons[0].value
+        reasons = getattr(problem, "reasons", None)
+    return problem

@@ -1,0 +1,95 @@
+"""
+Which headers cross the router, in which direction, and what they become on the way.
+
+Pure: it reads and builds header lists and sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from twisted.web.http_headers import Headers
+
+# RFC 9110 7.6.1, with the older names that RFC 2616 13.5.1 listed. ``Expect`` was answered here.
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"expect",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+# Made anew for the worker's connection.
+_PER_CONNECTION = frozenset({b"content-length", b"host"})
+
+
+def to_worker(
+    headers: Headers, *, client: str, scheme: bytes, host: bytes, request_id: bytes
+) -> Headers:
+    """
+    The headers of a request as a worker gets them.
+
+    Args:
+        headers: As the client sent them.
+        client: The client's address, added to ``X-Forwarded-For``; empty when it has none.
+        scheme: Set as ``X-Forwarded-Proto`` unless the request has one.
+        host: Set as ``X-Forwarded-Host`` unless the request has one; empty when there is none.
+        request_id: Sent as ``X-Request-Id``.
+    """
+    out = _crossing(headers, _PER_CONNECTION)
+    forwarded = b", ".join(out.getRawHeaders(b"x-forwarded-for", []))
+    chain = [part for part in (forwarded, client.encode("ascii", "replace")) if part]
+    if chain:
+        out.setRawHeaders(b"X-Forwarded-For", [b", ".join(chain)])
+    if not out.hasHeader(b"x-forwarded-proto"):
+        out.setRawHeaders(b"X-Forwarded-Proto", [scheme])
+    if host and not out.hasHeader(b"x-forwarded-host"):
+        out.setRawHeaders(b"X-Forwarded-Host", [host])
+    out.setRawHeaders(b"X-Request-Id", [request_id])
+    return out
+
+
+def to_client(headers: Headers, *, worker: bytes, client_base: bytes) -> Headers:
+    """
+    The headers of an answer as the client gets them.
+
+    Args:
+        headers: As the worker sent them.
+        worker: Base URL of the worker: a ``Location`` that begins with it is put right.
+        client_base: What such a ``Location`` begins with instead: the address that the client used.
+    """
+    out = _crossing(headers, frozenset())
+    locations = out.getRawHeaders(b"location")
+    if locations:
+        out.setRawHeaders(
+            b"Location", [_rebased(location, worker, client_base) for location in locations]
+        )
+    return out
+
+
+def _rebased(location: bytes, worker: bytes, client_base: bytes) -> bytes:
+    head, rest = location[: len(worker)], location[len(worker) :]
+    if head.lower() == worker and rest[:1] in (b"", b"/", b"?", b"#"):
+        return client_base + rest
+    return location
+
+
+def _crossing(headers: Headers, dropped: frozenset[bytes]) -> Headers:
+    named = _tokens(headers.getRawHeaders(b"connection", []))
+    out = Headers()
+    for name, values in headers.getAllRawHeaders():
+        lower = name.lower()
+        if lower in _HOP_BY_HOP or lower in named or lower in dropped:
+            continue
+        out.setRawHeaders(name, list(values))
+    return out
+
+
+def _tokens(values: Iterable[bytes]) -> set[bytes]:
+    return {token.strip().lower() for value in values for token in value.split(b",")}

@@ -1,0 +1,138 @@
+"""
+The health checks: a `LoopingCall` that asks every worker at once.
+
+It learns how a check went; what follows from that is decided in `sgl_droute.fleet.worker`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define, field
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..errors import WorkerFailed
+from ..fleet.pool import Pool
+from ..fleet.worker import Probe, Worker
+from .client import Call, WorkerClient
+
+log = Logger()
+
+_LARGEST_ANSWER = 1 << 16
+
+
+@define(eq=False)
+class HealthMonitor(Service):
+    """
+    Asks ``GET /health`` of all workers that are not quarantined for good.
+
+    Args:
+        pool: Whose workers are asked, and what is told.
+        client: A client whose connections carry health checks only.
+        clock: Provides the time.
+        interval: Seconds between rounds.
+        threshold: Checks failed in a row that quarantine a worker (count).
+    """
+
+    pool: Pool
+    client: WorkerClient
+    clock: IReactorTime
+    interval: float
+    threshold: int
+    _loop: LoopingCall = field(init=False)
+    _stopped: Deferred[LoopingCall] | None = field(default=None, init=False)
+    _checks: dict[str, Deferred[None]] = field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._loop = LoopingCall(self.check_all)
+        self._loop.clock = self.clock
+
+    def startService(self) -> None:
+        """
+        Begin with a round at once.
+        """
+        super().startService()
+        self._stopped = self._loop.start(self.interval, now=True)
+
+    def stopService(self) -> Deferred[Any]:
+        """
+        Stop the loop and the checks under way; the result comes when both have ended.
+        """
+        super().stopService()
+        if self._loop.running:
+            self._loop.stop()
+        checks = list(self._checks.values())
+        for check in checks:
+            check.cancel()
+        ending: list[Deferred[Any]] = [*checks]
+        if self._stopped is not None:
+            ending.append(self._stopped)
+        return DeferredList(ending)
+
+    def check_all(self) -> Deferred[Any]:
+        """
+        One round; the result comes when every check has ended and is never a failure, since a
+        `LoopingCall` whose function fails once stops for good.
+        """
+        checks = [self.check(worker) for worker in self.pool if worker.probed]
+        return DeferredList(checks)
+
+    def check(self, worker: Worker) -> Deferred[None]:
+        """
+        Check *worker* now, unless a check of it is under way; never fails.
+        """
+        under_way = self._checks.get(worker.url)
+        if under_way is None:
+            under_way = Deferred.fromCoroutine(self._check(worker))
+            under_way.addErrback(self._broke, worker)
+            self._checks[worker.url] = under_way
+            under_way.addCallback(lambda _: self._checks.pop(worker.url, None))
+        return under_way
+
+    async def _check(self, worker: Worker) -> None:
+        probe = await self._ask(worker)
+        now = self.pool.record_probe(worker, probe, threshold=self.threshold)
+        if now is not None:
+            self._tell(worker, now, probe)
+
+    async def _ask(self, worker: Worker) -> Probe:
+        call = Call(b"GET", worker.url, b"/health")
+        try:
+            answer = await self.client.fetch(call, limit=_LARGEST_ANSWER)
+        except WorkerFailed as failed:
+            return Probe(healthy=False, silent=True, reason=failed.reason)
+        if answer.status == 200:
+            return Probe(healthy=True)
+        return Probe(healthy=False, reason=_reason(answer.status, answer.body))
+
+    def _tell(self, before: Worker, now: Worker, probe: Probe) -> None:
+        if now.dead and not before.dead:
+            log.warn(
+                "worker {url} quarantined after {failures} failed health checks: {reason}",
+                url=now.url,
+                failures=now.failures,
+                reason=probe.reason,
+            )
+        elif now.proven and not before.proven:
+            log.info("worker {url} is in service", url=now.url)
+        elif now.failures:
+            log.debug(
+                "worker {url} failed health check {failures}: {reason}",
+                url=now.url,
+                failures=now.failures,
+                reason=probe.reason,
+            )
+
+    def _broke(self, failure: Failure, worker: Worker) -> None:
+        if not failure.check(CancelledError):
+            log.failure("health check of {url} broke", failure, url=worker.url)
+
+
+def _reason(status: int, body: bytes) -> str:
+    text = body[:200].decode("utf-8", "replace")
+    return f"/health answered {status} {text}".rstrip()

@@ -1,0 +1,203 @@
+"""
+A worker's answer on its way to the client: status, headers and bytes unchanged, as they come.
+
+It reads as fast as the client takes and never holds more than the transports' buffers. Which worker
+answers, and why, is not its business.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import struct
+import termios
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http import NO_BODY_CODES, PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
+from twisted.web.server import Request
+from zope.interface import implementer
+
+from ..errors import RequestTimeout, RouterError, WorkerTimeout
+from .client import cut_answer
+
+# Bodies up to this size fit into the client transport's buffer: they need no back-pressure.
+_SMALL = 1 << 16
+
+
+async def relay(
+    response: IResponse,
+    request: Request,
+    headers: Headers,
+    *,
+    worker: str,
+    clock: IReactorTime,
+    idle_timeout: float,
+) -> None:
+    """
+    Send *response* to the client of *request*; returns when its last byte is written.
+
+    Cancelling it, as a client that hangs up does, closes the connection to the worker and leaves
+    the request alone.
+
+    Args:
+        response: Its body is unread.
+        headers: The headers to answer with.
+        worker: Base URL of the worker, for messages.
+        idle_timeout: Seconds that the worker may be silent while the client reads, and the client
+            may take no byte.
+
+    Raises:
+        WorkerFailed: The worker's answer was cut, or the worker fell silent.
+        RequestTimeout: The client took no byte for too long.
+    """
+    _start(response, request, headers)
+    body = _Body(request, worker, clock, idle_timeout)
+    small = response.length is not UNKNOWN_LENGTH and response.length <= _SMALL
+    if not small:
+        request.registerProducer(body, True)
+    response.deliverBody(body)
+    if not body.done.called:
+        # The head is worth having as soon as it is here, however long the body takes.
+        request.write(b"")
+        body.watch()
+    try:
+        await body.done
+    finally:
+        if not small and request.channel is not None:
+            request.unregisterProducer()
+    request.finish()
+
+
+def _start(response: IResponse, request: Request, headers: Headers) -> None:
+    request.setResponseCode(response.code, response.phrase)
+    request.defaultContentType = None
+    for name in (b"Server", b"Date", b"Content-Type"):
+        request.responseHeaders.removeHeader(name)
+    for name, values in headers.getAllRawHeaders():
+        request.responseHeaders.setRawHeaders(name, values)
+    bodiless = request.method == b"HEAD" or response.code in NO_BODY_CODES
+    if response.length is not UNKNOWN_LENGTH and not bodiless:
+        request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % response.length])
+
+
+@implementer(IPushProducer)
+class _Body(Protocol):
+    """
+    The body between the worker's transport and the request; `done` fires at its end.
+    """
+
+    def __init__(
+        self, request: Request, worker: str, clock: IReactorTime, idle_timeout: float
+    ) -> None:
+        self.done: Deferred[None] = Deferred(self._cancelled)
+        self.transport: Any = None
+        self._request = request
+        self._worker = worker
+        self._clock = clock
+        self._idle_timeout = idle_timeout
+        self._size = 0
+        self._paused = False
+        self._moved = clock.seconds()
+        self._unsent: int | None = None
+        self._check: IDelayedCall | None = None
+
+    # From the worker.
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.done.called:
+            return
+        self._size += len(data)
+        self._moved = self._clock.seconds()
+        self._request.write(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.done.called:
+            return
+        self._unwatch()
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.done.callback(None)
+        else:
+            self.done.errback(cut_answer(self._worker, self._size, reason))
+
+    # From the client's transport.
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+        self._moved = self._clock.seconds()
+        self._unsent = _unsent_bytes(self._request.transport)
+        if self.transport is not None:
+            self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        self._moved = self._clock.seconds()
+        if self.transport is not None:
+            self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self._hang_up()
+
+    # Silence.
+
+    def watch(self) -> None:
+        """
+        End with an error when nothing moves for too long.
+        """
+        left = self._moved + self._idle_timeout - self._clock.seconds()
+        self._check = self._clock.callLater(max(0.0, left), self._still_moving)
+
+    def _still_moving(self) -> None:
+        self._check = None
+        if self._paused:
+            unsent = _unsent_bytes(self._request.transport)
+            if unsent != self._unsent:
+                self._unsent = unsent
+                self._moved = self._clock.seconds()
+        if self._clock.seconds() < self._moved + self._idle_timeout:
+            self.watch()
+            return
+        self._hang_up()
+        self.done.errback(self._silence())
+
+    def _silence(self) -> RouterError:
+        if self._paused:
+            return RequestTimeout(f"Client took no byte for {self._idle_timeout:g} s")
+        reason = f"silent for {self._idle_timeout:g} s after {self._size} bytes"
+        return WorkerTimeout(self._worker, reason)
+
+    def _unwatch(self) -> None:
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
+
+    def _cancelled(self, _: Deferred[None]) -> None:
+        self._unwatch()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+
+def _unsent_bytes(transport: Any) -> int | None:
+    """
+    Bytes that the kernel still holds for the client; None where it does not tell.
+
+    The transport's own buffer is no measure: it empties into the kernel's in large steps, minutes
+    apart for a slow client.
+    """
+    handle = getattr(getattr(transport, "transport", transport), "socket", None)
+    if handle is None:
+        return None
+    try:
+        answer = fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+    except OSError:
+        return None
+    count: int = struct.unpack("i", answer)[0]
+    return count
