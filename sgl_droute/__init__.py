@@ -1,1 +1,11 @@
-"""A router for fleets of SGLang diffusion workers."""
+"""
+A router for fleets of SGLang diffusion workers.
+
+>>> from sgl_droute import RouterSettings, RouterService
+"""
+
+from sgl_droute.api.site import RouterRequest
+from sgl_droute.service import RouterService
+from sgl_droute.settings import RouterSettings
+
+__all__ = ["RouterRequest", "RouterService", "RouterSettings"]

@@ -1,8 +1,7 @@
 """
 The one family of errors that a client can be told about.
 
-It knows statuses and sentences, and nothing of HTTP writing: `sgl_droute.api.replies` turns an error
-into an answer.
+It knows statuses and sentences; `sgl_droute.api.replies` turns an error into an answer.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ import attrs
 from attrs import field, frozen
 from attrs.validators import ge, in_, le
 
-from .errors import BadRequest
-from .fleet.selection import ALGORITHMS
-from .fleet.urls import normalise_worker_url
+from sgl_droute.errors import BadRequest
+from sgl_droute.fleet.selection import ALGORITHMS
+from sgl_droute.fleet.urls import normalise_worker_url
 
 LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
 
@@ -85,9 +85,7 @@ def _positive(instance: object, attribute: attrs.Attribute[float], value: float)
         raise ValueError(f"{attribute.name} must be a finite number above 0, not {value!r}")
 
 
-def _option(
-    default: Any, about: str, read: Callable[[str], object], validator: Any = None
-) -> Any:
+def _option(default: Any, about: str, read: Callable[[str], object], validator: Any = None) -> Any:
     return field(default=default, validator=validator, metadata={"about": about, "read": read})
 
 

@@ -31,7 +31,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.ssl import optionsForClientTLS
 from zope.interface import implementer
 
-from ..fleet.urls import is_blocked_address
+from sgl_droute.fleet.urls import is_blocked_address
 
 
 class BlockedAddress(Exception):

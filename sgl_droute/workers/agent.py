@@ -18,8 +18,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from ..errors import ConnectTimeout, NotConnected
-from .addresses import WorkerEndpoint
+from sgl_droute.errors import ConnectTimeout, NotConnected
+from sgl_droute.workers.addresses import WorkerEndpoint
 
 # Workers close a connection after 5 s without a request (uvicorn's keep-alive): ours goes first, so
 # that no request is written to a connection that is being closed.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import define, field, frozen
 from twisted.application.service import Service
@@ -16,11 +16,13 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import RouterError
-from ..fleet.worker import Worker
-from .client import Call, WorkerClient
+from sgl_droute.errors import RouterError
+from sgl_droute.fleet.worker import Worker
+from sgl_droute.workers.client import Call, WorkerClient
 
 log = Logger()
+
+T = TypeVar("T")
 
 _LARGEST_ANSWER = 16 << 20
 
@@ -64,31 +66,40 @@ class Broadcasts(Service):
             each.cancel()
         return DeferredList(running)
 
+    def to_the_end(self, work: Coroutine[Any, Any, T]) -> Deferred[T]:
+        """
+        What *work* returns; cancelling the wait for it does not reach *work*.
+        """
+        waiting: Deferred[T] = Deferred()
+        running = Deferred.fromCoroutine(work)
+        self._running.add(running)
+
+        def ended(result: T | Failure) -> None:
+            self._running.discard(running)
+            if isinstance(result, Failure):
+                waiting.errback(result)
+            else:
+                waiting.callback(result)
+
+        running.addBoth(ended)
+        return waiting
+
     async def send(
         self, name: str, workers: Iterable[Worker], call_for: Callable[[Worker], Call]
     ) -> list[Result]:
         """
-        The results of all *workers*, in their order.
-
-        Cancelling the wait for them leaves the calls running; their results are logged either way.
+        The results of all *workers*, in their order; logged as well.
 
         Args:
             name: What is sent, for the log.
             call_for: The call for one worker.
         """
-        asked = list(workers)
-        return await self._detached(self._send(name, asked, call_for))
-
-    async def _send(
-        self, name: str, workers: list[Worker], call_for: Callable[[Worker], Call]
-    ) -> list[Result]:
         asking = [Deferred.fromCoroutine(self._ask(call_for(worker))) for worker in workers]
         results = await gatherResults(asking, consumeErrors=True)
-        took = sum(200 <= result.status_code < 300 for result in results)
         log.info(
-            "{name}: {took} of {asked} workers took it: {statuses}",
+            "{name}: taken by {took} of {asked} workers: {statuses}",
             name=name,
-            took=took,
+            took=sum(200 <= result.status_code < 300 for result in results),
             asked=len(results),
             statuses={result.worker_url: result.status_code for result in results},
         )
@@ -100,24 +111,6 @@ class Broadcasts(Service):
         except RouterError as error:
             return Result(call.worker, 502, {"error": str(error)})
         return Result(call.worker, answer.status, _parsed(answer.body))
-
-    def _detached(self, work: Coroutine[Any, Any, list[Result]]) -> Deferred[list[Result]]:
-        """
-        A Deferred that fires as *work* does; cancelling it does not reach *work*.
-        """
-        waiting: Deferred[list[Result]] = Deferred()
-        running = Deferred.fromCoroutine(work)
-        self._running.add(running)
-
-        def ended(result: list[Result] | Failure) -> None:
-            self._running.discard(running)
-            if isinstance(result, Failure):
-                waiting.errback(result)
-            else:
-                waiting.callback(result)
-
-        running.addBoth(ended)
-        return waiting
 
 
 def _parsed(body: bytes) -> Any:

@@ -1,9 +1,9 @@
 """
 Calls to workers, through treq.
 
-Each road to the workers (traffic, probes, control) has a client of its own with its own connections,
-so that a full road never makes a healthy worker look dead. What is asked, and what an answer means,
-is not known here; every failure leaves as a `RouterError` or as `CancelledError`.
+Each road to the workers (traffic, probes, control) has a client of its own with connections of its
+own, so that a full road never makes a healthy worker look dead. What is asked, and what an answer
+means, is not known here; every failure leaves as a `RouterError` or as `CancelledError`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from ..errors import RouterError, WorkerFailed, WorkerTimeout
+from sgl_droute.errors import RouterError, WorkerFailed, WorkerTimeout
 
 
 @frozen(eq=False)
@@ -131,8 +131,8 @@ class _Veil(proxyForInterface(IResponse, "original")):  # type: ignore[misc]
 @define(eq=False)
 class _Passage:
     """
-    The agent of one call: sends the call itself, not what treq made of it (it rewrites targets, adds
-    ``Accept-Encoding`` and upper-cases methods), and keeps the response as it came.
+    The agent of one call: sends the call itself, not what treq made of it (it rewrites targets,
+    adds ``Accept-Encoding`` and upper-cases methods), and keeps the response as it came.
     """
 
     agent: IAgent

@@ -16,10 +16,10 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import WorkerFailed
-from ..fleet.pool import Pool
-from ..fleet.worker import Probe, Worker
-from .client import Call, WorkerClient
+from sgl_droute.errors import WorkerFailed
+from sgl_droute.fleet.pool import Pool
+from sgl_droute.fleet.worker import Probe, Worker
+from sgl_droute.workers.client import Call, WorkerClient
 
 log = Logger()
 

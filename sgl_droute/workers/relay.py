@@ -23,8 +23,8 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from ..errors import RequestTimeout, RouterError, WorkerTimeout
-from .client import cut_answer
+from sgl_droute.errors import RequestTimeout, RouterError, WorkerTimeout
+from sgl_droute.workers.client import cut_answer
 
 # Bodies up to this size fit into the client transport's buffer: they need no back-pressure.
 _SMALL = 1 << 16

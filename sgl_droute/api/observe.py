@@ -1,0 +1,59 @@
+"""
+What the router tells of its fleet.
+"""
+
+from __future__ import annotations
+
+from attrs import define
+from twisted.web.server import Request
+
+from sgl_droute.api.replies import reply
+from sgl_droute.fleet.pool import Pool
+
+
+@define(eq=False)
+class Observe:
+    """
+    Answers questions about the fleet from what is known now; nothing is asked of workers.
+    """
+
+    pool: Pool
+
+    def liveness(self, request: Request) -> bytes:
+        """
+        200 as long as the router runs.
+        """
+        return reply(request, {"status": "ok"})
+
+    def health(self, request: Request) -> bytes:
+        """
+        200 when at least one worker can be used, else 503, with the counts.
+        """
+        healthy = sum(not worker.dead for worker in self.pool)
+        answer = {
+            "status": "healthy" if healthy else "unhealthy",
+            "healthy_workers": healthy,
+            "total_workers": len(self.pool),
+        }
+        return reply(request, answer, 200 if healthy else 503)
+
+    def list_workers(self, request: Request) -> bytes:
+        """
+        The URLs of all registered workers, in order of registration.
+        """
+        return reply(request, {"urls": [worker.url for worker in self.pool]})
+
+    def health_workers(self, request: Request) -> bytes:
+        """
+        Load and health of every registered worker.
+        """
+        workers = [
+            {
+                "url": worker.url,
+                "active_requests": worker.in_flight,
+                "is_dead": worker.dead,
+                "consecutive_failures": worker.failures,
+            }
+            for worker in self.pool
+        ]
+        return reply(request, {"workers": workers})

@@ -1,0 +1,296 @@
+"""
+How bytes from clients become requests: limits, timeouts, a JSON answer to whatever is malformed.
+
+What a request means is not known here; its target and headers go on as they came.
+"""
+
+from __future__ import annotations
+
+from tempfile import SpooledTemporaryFile
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime, ITCPTransport
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel, parse_qs
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+
+from sgl_droute.api.replies import abort, refusal, reply
+from sgl_droute.api.target import origin_form
+from sgl_droute.errors import (
+    BadRequest,
+    BodyTooLarge,
+    HeadersTooLarge,
+    NoStorage,
+    RequestTimeout,
+    RouterError,
+)
+
+log = Logger()
+
+# A body up to this size stays in memory, a larger one goes to a temporary file.
+SPOOL_IN_MEMORY = 1 << 16
+DEFAULT_MAX_BODY_SIZE = 512 << 20
+# Seconds that a client's connection may wait for its next request.
+KEEP_ALIVE = 75.0
+# Seconds that a refused client may go on sending.
+LINGER = 2.0
+_LENGTH_DIGITS = 18
+
+
+class RouterRequest(Request):
+    """
+    A request whose body is kept in a file, unparsed, and refused beyond the site's limit.
+
+    A site of another program takes it as its ``requestFactory``; a ``max_body_size`` (bytes)
+    attribute of that site is honoured.
+    """
+
+    channel: Any
+    content: Any
+    _size = 0
+    _refused = False
+
+    def gotLength(self, length: int | None) -> None:
+        self._limit: int = getattr(self.channel.site, "max_body_size", DEFAULT_MAX_BODY_SIZE)
+        self.content = SpooledTemporaryFile(max_size=SPOOL_IN_MEMORY)  # noqa: SIM115
+        if length is not None and length > self._limit:
+            self._refuse(BodyTooLarge(_too_large(self._limit)))
+
+    def parseCookies(self) -> None:
+        """Cookies are the worker's business."""
+
+    def handleContentChunk(self, data: bytes) -> None:
+        if self._refused:
+            return
+        self._size += len(data)
+        if self._size > self._limit:
+            self._refuse(BodyTooLarge(_too_large(self._limit)))
+            return
+        try:
+            self.content.write(data)
+        except OSError as problem:
+            log.failure("a request body could not be kept")
+            self._refuse(NoStorage(f"The request body could not be kept: {problem.strerror}"))
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        if self._refused:
+            return
+        self.content.seek(0)
+        self.method, self.clientproto = command, version
+        try:
+            self.uri = origin_form(command, path)
+        except RouterError as error:
+            self._refuse(error)
+            return
+        self.path, _, query = self.uri.partition(b"?")
+        self.args = parse_qs(query, True)
+        if self.uri == b"*":
+            self.setResponseCode(204)
+            self.finish()
+            return
+        self.process()
+
+    def processingFailed(self, reason: Failure) -> None:
+        log.failure("request {uri} broke", reason, uri=self.uri)
+        if self.startedWriting:
+            abort(self)
+            return
+        self.write(reply(self, {"error": "Internal error"}, 500))
+        self.finish()
+
+    def _refuse(self, error: RouterError) -> None:
+        self._refused = True
+        if isinstance(self.channel, RouterChannel):
+            self.channel.refuse(error)
+        else:
+            self.channel.transport.write(refusal(error))
+            self.channel.loseConnection()
+
+
+class RouterChannel(HTTPChannel):
+    """
+    One client connection.
+
+    Stricter than its base, and never silent: what it refuses is answered with JSON and a status.
+    Lines end in CRLF (the base lets a bare LF through in places); folded headers, a length beside
+    chunks and codings other than chunked are refused (RFC 9112 5.2, 6.1, 6.3).
+    """
+
+    # With LF as the delimiter a line shows whether it ended in CRLF.
+    delimiter = b"\n"
+    abortTimeout: float  # type: ignore[assignment]
+    transport: Any
+    _networkProducer: Any
+    _phase = "idle"
+    _lingering = False
+
+    def __init__(self, keep_alive: float, read_timeout: float, abort_timeout: float) -> None:
+        super().__init__()
+        self._keep_alive = keep_alive
+        self._read_timeout = read_timeout
+        self.abortTimeout = abort_timeout
+
+    # A connection is idle, or headers arrive, or a body does, or an answer is due.
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._lingering:
+            return
+        self._begin_headers()
+        try:
+            super().dataReceived(data)
+        except Exception:
+            log.failure("a request could not be read")
+            self.refuse(BadRequest("The request could not be read"))
+
+    def rawDataReceived(self, data: bytes) -> None:
+        if not self._lingering:
+            super().rawDataReceived(data)
+
+    def allHeadersReceived(self) -> None:
+        self._phase = "body"
+        self.setTimeout(self._read_timeout)
+        super().allHeadersReceived()
+
+    def allContentReceived(self) -> None:
+        if not self._lingering:
+            self._phase = "answer"
+            super().allContentReceived()
+
+    def requestDone(self, request: Request) -> None:
+        self._phase = "idle"
+        self._savedTimeOut = self._keep_alive
+        super().requestDone(request)
+
+    def resetTimeout(self) -> None:
+        # One byte now and then must not keep a header alive.
+        if self._phase != "headers":
+            super().resetTimeout()
+
+    def timeoutConnection(self) -> None:
+        if self._phase in ("headers", "body"):
+            late = f"The request's {self._phase} did not arrive within {self._read_timeout:g} s"
+            self.refuse(RequestTimeout(late))
+        else:
+            super().timeoutConnection()
+
+    def _begin_headers(self) -> None:
+        if self._phase == "idle":
+            self._phase = "headers"
+            self.setTimeout(self._read_timeout)
+
+    # Lines of the header.
+
+    def lineReceived(self, line: bytes) -> None:
+        if self._lingering:
+            return
+        self._begin_headers()
+        if not line.endswith(b"\r"):
+            self.refuse(BadRequest("A line must end with CR LF"))
+        elif line[:1] in (b" ", b"\t"):
+            self.refuse(BadRequest("A line must not begin with white space"))
+        elif self._receivedHeaderSize + len(line) > self.totalHeadersSize:
+            self.lineLengthExceeded(line)
+        else:
+            super().lineReceived(line[:-1])
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        limits = f"{self.totalHeadersSize} bytes or {self.maxHeaders} lines"
+        self.refuse(HeadersTooLarge(f"The request's headers are more than {limits}"))
+
+    def headerReceived(self, line: bytes) -> bool:
+        if self._receivedHeaderCount >= self.maxHeaders:
+            self.lineLengthExceeded(line)
+            return False
+        name, _, value = line.partition(b":")
+        name, value = name.lower(), value.strip(b" \t")
+        if name == b"transfer-encoding" and not self._takes_coding(value):
+            self.refuse(BadRequest("Transfer-Encoding must be chunked, on HTTP/1.1"))
+            return False
+        if name == b"content-length" and value.isdigit() and len(value) > _LENGTH_DIGITS:
+            self.refuse(BodyTooLarge("Content-Length is beyond any limit"))
+            return False
+        return bool(super().headerReceived(line))
+
+    def _takes_coding(self, value: bytes) -> bool:
+        return value.lower() == b"chunked" and self._version == b"HTTP/1.1"
+
+    # Endings.
+
+    def refuse(self, error: RouterError) -> None:
+        """
+        Answer *error* and close, reading on for a moment what the client still sends: closing at
+        once would reset the connection, and the reset can overtake the answer.
+        """
+        if self._lingering:
+            return
+        self._lingering = True
+        self.setTimeout(None)
+        self.transport.write(refusal(error))
+        self._networkProducer.unregisterProducer()
+        if ITCPTransport.providedBy(self.transport) and not self.isSecure():
+            self.transport.loseWriteConnection()
+            self._abortingCall = self.callLater(LINGER, self.forceAbortClient)
+        else:
+            self.loseConnection()
+
+    def loseConnection(self) -> None:
+        """
+        Close when what is written has left, or after the abort timeout at the latest: a client
+        that takes nothing more must not hold its connection.
+        """
+        super().loseConnection()
+        if self._abortingCall is None:
+            self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
+
+    def _send100Continue(self) -> None:
+        if not self._lingering:
+            super()._send100Continue()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        self.refuse(BadRequest("Malformed request"))
+
+
+class RouterSite(Site):
+    """
+    Serves *resource* with the router's limits.
+
+    Args:
+        reactor: Provides the time.
+        resource: What answers.
+        max_body_size: Largest request body (bytes).
+        read_timeout: Seconds for headers to arrive, and of silence inside a body.
+        idle_timeout: Seconds a closing connection waits for a client that takes nothing.
+    """
+
+    requestFactory = RouterRequest
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        resource: IResource,
+        *,
+        max_body_size: int,
+        read_timeout: float,
+        idle_timeout: float,
+    ) -> None:
+        super().__init__(resource, reactor=reactor, timeout=KEEP_ALIVE)
+        self.noisy = False
+        self.max_body_size = max_body_size
+        self.read_timeout = read_timeout
+        self.idle_timeout = idle_timeout
+
+    def protocol(self) -> RouterChannel:  # type: ignore[override]
+        return RouterChannel(KEEP_ALIVE, self.read_timeout, self.idle_timeout)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """HTTP/1.1 only: `RouterChannel` speaks nothing else."""
+        return [b"http/1.1"]
+
+    def log(self, request: object) -> None:
+        """No access log in the combined format."""
+
+
+def _too_large(limit: int) -> str:
+    return f"The request body is larger than {limit} bytes"

@@ -1,0 +1,147 @@
+"""
+The router as a Twisted service: puts the rooms together, starts and stops them.
+
+It decides nothing: options are in `sgl_droute.settings`, the command line in `sgl_droute.tap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import frozen
+from twisted.application.service import MultiService
+from twisted.application.strports import service as strports_service
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.task import Cooperator
+from twisted.web.iweb import IAgent
+
+from sgl_droute.api.inference import Inference
+from sgl_droute.api.management import Management
+from sgl_droute.api.observe import Observe
+from sgl_droute.api.routes import RouterAPI, RouterResource
+from sgl_droute.api.site import RouterSite
+from sgl_droute.fleet.pool import Pool
+from sgl_droute.settings import RouterSettings
+from sgl_droute.workers.agent import WorkerAgent
+from sgl_droute.workers.broadcast import Broadcasts
+from sgl_droute.workers.client import WorkerClient
+from sgl_droute.workers.health import HealthMonitor
+
+
+@frozen(eq=False)
+class Roads:
+    """
+    The three separate ways to the workers.
+
+    Attributes:
+        traffic: Carries client requests.
+        probes: Carries health checks.
+        control: Carries calls to the whole fleet.
+    """
+
+    traffic: IAgent
+    probes: IAgent
+    control: IAgent
+
+    @classmethod
+    def over_tcp(cls, reactor: Any, connect_timeout: float) -> Roads:
+        """
+        Three agents with connections of their own.
+        """
+        return cls(*(WorkerAgent(reactor, connect_timeout) for _ in range(3)))
+
+    def close(self) -> Deferred[Any]:
+        """
+        Close idle connections; the result comes when they are closed.
+        """
+        agents = (self.traffic, self.probes, self.control)
+        return gatherResults([each.close() for each in agents if isinstance(each, WorkerAgent)])
+
+
+class RouterService(MultiService):
+    """
+    A router, as a service for any Twisted application.
+
+    It listens where the settings say; without ``listen`` it serves through `resource` only.
+
+    Args:
+        reactor: Provides TCP, time and a name resolver.
+        settings: Every option.
+        roads: What carries requests to workers; real connections if None.
+    """
+
+    def __init__(
+        self, reactor: Any, settings: RouterSettings | None = None, *, roads: Roads | None = None
+    ) -> None:
+        super().__init__()
+        self.settings = settings = settings or RouterSettings()
+        self._roads = roads or Roads.over_tcp(reactor, settings.connect_timeout)
+        self.pool = Pool(settings.routing_algorithm)
+        for url in settings.worker_urls:
+            self.pool.add(url)
+        cooperator = Cooperator(scheduler=_scheduled_on(reactor))
+        monitor = HealthMonitor(
+            self.pool,
+            self._client(reactor, self._roads.probes, settings.health_check_timeout),
+            reactor,
+            interval=settings.health_check_interval,
+            threshold=settings.health_check_failure_threshold,
+        )
+        broadcasts = Broadcasts(self._client(reactor, self._roads.control, settings.timeout))
+        self._resource = RouterResource(
+            RouterAPI(
+                Inference(
+                    self.pool,
+                    self._client(reactor, self._roads.traffic, settings.timeout),
+                    cooperator,
+                    reactor,
+                    idle_timeout=settings.idle_timeout,
+                    max_connections=settings.max_connections,
+                ),
+                Management(self.pool, monitor, broadcasts, cooperator),
+                Observe(self.pool),
+            )
+        )
+        monitor.setServiceParent(self)
+        broadcasts.setServiceParent(self)
+        for description in settings.listen:
+            strports_service(description, self.site(reactor), reactor).setServiceParent(self)
+
+    def resource(self) -> RouterResource:
+        """
+        The whole API, to be put at the root of a site or at any path below it.
+
+        A site other than `site` should have `sgl_droute.RouterRequest` as its ``requestFactory``:
+        the stock class reads whole bodies into memory and parses forms before the router sees them.
+        """
+        return self._resource
+
+    def site(self, reactor: Any) -> RouterSite:
+        """
+        A site that serves the API with all limits.
+        """
+        return RouterSite(
+            reactor,
+            self._resource,
+            max_body_size=self.settings.max_body_size,
+            read_timeout=self.settings.read_timeout,
+            idle_timeout=self.settings.idle_timeout,
+        )
+
+    def stopService(self) -> Deferred[Any]:
+        """
+        Stop listening, health checks and fleet-wide calls, then close idle connections.
+        """
+        stopping = maybeDeferred(super().stopService)
+        return stopping.addCallback(lambda _: self._roads.close())
+
+    def _client(self, reactor: Any, agent: IAgent, timeout: float) -> WorkerClient:
+        return WorkerClient(agent, reactor, timeout=timeout, body_timeout=timeout)
+
+
+def _scheduled_on(reactor: Any) -> Callable[[Callable[[], None]], Any]:
+    def schedule(step: Callable[[], None]) -> Any:
+        return reactor.callLater(0, step)
+
+    return schedule
