@@ -1,0 +1,209 @@
+"""
+One request from its arrival to the last byte of its answer, faults included.
+
+The work of a request is never cancelled: a client that hangs up only makes its answer unwanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from typing import IO
+
+from attrs import define
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from sgl_droute.simulator.discovery import Discovery
+from sgl_droute.simulator.engine import Engine
+from sgl_droute.simulator.faults import Rule
+from sgl_droute.simulator.journal import Received
+from sgl_droute.simulator.replies import (
+    GenerationFailed,
+    Reply,
+    WorkerError,
+    as_json,
+    internal_error,
+    json_reply,
+)
+from sgl_droute.simulator.sending import send, sleep
+
+Work = Callable[[], Awaitable[Reply]]
+
+OPEN_IN_WARMUP = frozenset(
+    {"/metrics", "/liveness", "/health", "/health_generate", "/model_info", "/server_info"}
+)
+OWN_PATHS = "/simulator"
+BLOCK = 1 << 20
+
+log = Logger()
+
+
+def headers_of(request: Request) -> list[tuple[str, str]]:
+    """
+    The header lines of *request*, as they came if its connection has kept them.
+    """
+    lines: list[bytes] | None = getattr(request, "header_lines", None)
+    if lines is None:
+        return [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, values in request.requestHeaders.getAllRawHeaders()
+            for value in values
+        ]
+    pairs = (line.decode("latin-1").partition(":") for line in lines)
+    return [(name, value.strip()) for name, _, value in pairs]
+
+
+def path_of(request: Request) -> str:
+    """
+    The decoded path of *request*.
+    """
+    segments: list[bytes] = [*(request.prepath or ()), *(request.postpath or ())]
+    return "/" + b"/".join(segments).decode("utf-8", "replace")
+
+
+def measured(content: IO[bytes]) -> tuple[int, str]:
+    """
+    Length and SHA-256 of *content*, which is left at its start.
+    """
+    size, digest = 0, sha256()
+    content.seek(0)
+    while block := content.read(BLOCK):
+        size += len(block)
+        digest.update(block)
+    content.seek(0)
+    return size, digest.hexdigest()
+
+
+@define(eq=False)
+class Exchanges:
+    """
+    Makes an exchange of every request, once its work is known.
+
+    Attributes:
+        warm: Fires when the worker has warmed up; shared by all who wait.
+    """
+
+    engine: Engine
+    discovery: Discovery
+    _waiting: list[Deferred[None]]
+
+    def __call__(self, work: Callable[..., Awaitable[Reply]], *args: object) -> Exchange:
+        return Exchange(self, lambda: work(*args))
+
+    def warm(self) -> Deferred[None]:
+        waiter: Deferred[None] = Deferred()
+        self._waiting.append(waiter)
+        return waiter
+
+    def warmed_up(self) -> None:
+        self.discovery.warming = False
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.callback(None)
+
+    def receive(self, request: Request) -> Received:
+        """
+        A journal entry for *request*; unnumbered and unkept for the simulator's own paths.
+        """
+        assert request.content is not None
+        size, digest = measured(request.content)
+        entry = Received(
+            number=0,
+            method=request.method.decode("latin-1"),
+            target=request.uri.decode("latin-1"),
+            headers=headers_of(request),
+            body_size=size,
+            body_sha256=digest,
+            started=self.engine.now(),
+        )
+        if is_backstage(path_of(request)):
+            return entry
+        return self.engine.journal.request(entry)
+
+
+def is_backstage(path: str) -> bool:
+    """
+    Whether *path* is one of the simulator's own that faults and the journal pass by.
+    """
+    return path in (f"{OWN_PATHS}/faults", f"{OWN_PATHS}/log")
+
+
+class Exchange(Resource):
+    """
+    Answers one request with the reply of its work.
+    """
+
+    isLeaf = True
+
+    def __init__(self, exchanges: Exchanges, work: Work) -> None:
+        super().__init__()
+        self._exchanges = exchanges
+        self._engine = exchanges.engine
+        self._work = work
+
+    def render(self, request: Request) -> int:
+        entry = self._exchanges.receive(request)
+        request.notifyFinish().addBoth(self._over, entry)
+        self._exchanges.discovery.open_requests += 1
+        Deferred.fromCoroutine(self._run(request, entry)).addErrback(self._broke)
+        return NOT_DONE_YET
+
+    def _over(self, result: object, entry: Received) -> None:
+        self._exchanges.discovery.open_requests -= 1
+        entry.ended = self._engine.now()
+        entry.client_gone = result is not None and entry.status is None
+
+    def _broke(self, failure: object) -> None:
+        log.failure("Answering a request broke", failure=failure)  # type: ignore[arg-type]
+
+    async def _run(self, request: Request, entry: Received) -> None:
+        path, clock = path_of(request), self._engine.clock
+        backstage = is_backstage(path)
+        rule = Rule() if backstage else self._engine.faults.take(entry.method, path)
+        if rule.hang:
+            return
+        if rule.delay:
+            await sleep(clock, rule.delay)
+        if self._exchanges.discovery.warming and not backstage and path not in OPEN_IN_WARMUP:
+            await self._exchanges.warm()
+        if entry.ended is not None:
+            return
+        reply = await self._reply(request, rule, backstage)
+        if rule.first_byte:
+            await sleep(clock, rule.first_byte)
+        if entry.ended is None:
+            entry.status = reply.status
+            await send(request, reply, clock, rule)
+
+    async def _reply(self, request: Request, rule: Rule, backstage: bool) -> Reply:
+        if rule.status is not None:
+            return forced(rule.status, rule.body)
+        dead = self._engine.gpu.dead
+        if request.method == b"POST" and dead is not None and not backstage:
+            return json_reply({"error": dead}, 503)
+        if request.method == b"HEAD":
+            return json_reply({"detail": "Method Not Allowed"}, 405, {"allow": "GET"})
+        try:
+            return await self._work()
+        except WorkerError as error:
+            return error.reply
+        except GenerationFailed as error:
+            log.warn("Generation failed: {error}", error=str(error))
+            return internal_error().reply
+        except Exception:
+            log.failure("A simulated route broke")
+            return internal_error().reply
+
+
+def forced(status: int, body: object) -> Reply:
+    """
+    The answer that a fault prescribes.
+    """
+    if body is None:
+        return json_reply({"detail": f"simulated fault {status}"}, status)
+    if isinstance(body, str):
+        return Reply(status, "text/plain; charset=utf-8", body.encode())
+    return Reply(status, "application/json", as_json(body))
