@@ -33,6 +33,7 @@ class _AnyPath(PathConverter):
     """Matches what is left of a path, also when that is empty or begins with a slash."""
 
     regex = ".*?"
+    part_isolating = False
 
 
 @define(eq=False)

@@ -78,7 +78,8 @@ class WorkerEndpoint:
     url: str
     timeout: float
 
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+    def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:
+        protocolFactory.noisy = False  # or every connection is logged, twice
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
