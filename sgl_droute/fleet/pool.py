@@ -14,10 +14,10 @@ from random import Random
 
 from attrs import define, evolve, field
 
-from ..errors import NotFound, NoWorker
-from .selection import ALGORITHMS, Selection
-from .urls import normalise_worker_url
-from .worker import Probe, Worker, answered, checked, registered_again
+from sgl_droute.errors import NotFound, NoWorker
+from sgl_droute.fleet.selection import ALGORITHMS, Selection
+from sgl_droute.fleet.urls import normalise_worker_url
+from sgl_droute.fleet.worker import Probe, Worker, answered, checked, registered_again
 
 
 def _selection_for(algorithm: str, random: Random) -> tuple[Selection, Selection]:

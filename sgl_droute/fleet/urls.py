@@ -11,7 +11,7 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-from ..errors import BadRequest
+from sgl_droute.errors import BadRequest
 
 # Cloud metadata services hand credentials to whoever asks from the machine: a router that can be
 # told to fetch any URL must not fetch theirs. Link-local networks hold more of the kind.
@@ -21,7 +21,9 @@ BLOCKED_ADDRESSES = frozenset(
 BLOCKED_NAMES = frozenset({"metadata.google.internal", "metadata.goog"})
 
 _MAX_URL = 2048
-_NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
+_NAME = re.compile(
+    r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*"
+)
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+")
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
