@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from io import SEEK_END
+from typing import IO
 
 from attrs import define
 
@@ -92,13 +94,16 @@ class Backstage:
         chunked = query.get("chunked", "0") in ("1", "true")
         return Reply(200, OCTETS, pattern(size, chunk), {}, None if chunked else size)
 
-    async def echo(self, body: bytes, headers: list[tuple[str, str]]) -> Reply:
+    async def echo(self, content: IO[bytes], headers: list[tuple[str, str]]) -> Reply:
         """
         The body as it came; the request's headers as JSON in ``x-simulator-headers``.
         """
         kind = next((value for name, value in headers if name.lower() == "content-type"), OCTETS)
         shown = json.dumps(headers)
-        return Reply(200, kind, body, {"x-simulator-headers": shown})
+        size = content.seek(0, SEEK_END)
+        content.seek(0)
+        body = iter(lambda: content.read(DEFAULT_CHUNK), b"")
+        return Reply(200, kind, body, {"x-simulator-headers": shown}, size)
 
 
 def _count(query: Mapping[str, str], name: str, default: int) -> int:

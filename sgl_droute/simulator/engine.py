@@ -27,6 +27,9 @@ from sgl_droute.simulator.settings import SimulatorSettings
 from sgl_droute.simulator.studio import Studio
 from sgl_droute.simulator.weights import ASLEEP, Weights
 
+MOST_PIXELS = 1 << 25
+MOST_FRAMES = 5000
+
 RunInThread = Callable[..., Deferred[Any]]
 
 
@@ -138,7 +141,7 @@ class Engine:
 
         def begin() -> float:
             nonlocal failing
-            self._check_awake()
+            self._check_room(task.shape)
             failing = self.faults.take_failure()
             entry.weights = self.weights.fingerprint()
             entry.started = self.now()
@@ -159,6 +162,8 @@ class Engine:
         duration = await self.gpu.generate(begin, end)
         return Made(await making[0], round(duration, 6))
 
-    def _check_awake(self) -> None:
+    def _check_room(self, shape: Shape) -> None:
         if self.weights.sleeping:
             raise GenerationFailed(ASLEEP)
+        if shape.width * shape.height > MOST_PIXELS or shape.frames > MOST_FRAMES:
+            raise GenerationFailed("CUDA out of memory.")

@@ -13,12 +13,13 @@ from typing import IO
 from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from sgl_droute.simulator.discovery import Discovery
 from sgl_droute.simulator.engine import Engine
-from sgl_droute.simulator.faults import Rule
+from sgl_droute.simulator.faults import NO_FAULT, Rule
 from sgl_droute.simulator.journal import Received
 from sgl_droute.simulator.replies import (
     GenerationFailed,
@@ -154,15 +155,15 @@ class Exchange(Resource):
     def _over(self, result: object, entry: Received) -> None:
         self._exchanges.discovery.open_requests -= 1
         entry.ended = self._engine.now()
-        entry.client_gone = result is not None and entry.status is None
+        entry.cut_off = isinstance(result, Failure)
 
-    def _broke(self, failure: object) -> None:
-        log.failure("Answering a request broke", failure=failure)  # type: ignore[arg-type]
+    def _broke(self, failure: Failure) -> None:
+        log.failure("Answering a request broke", failure=failure)
 
     async def _run(self, request: Request, entry: Received) -> None:
         path, clock = path_of(request), self._engine.clock
         backstage = is_backstage(path)
-        rule = Rule() if backstage else self._engine.faults.take(entry.method, path)
+        rule = NO_FAULT if backstage else self._engine.faults.take(entry.method, path)
         if rule.hang:
             return
         if rule.delay:

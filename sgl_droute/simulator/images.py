@@ -17,7 +17,7 @@ from sgl_droute.fleet.cost import Shape, image_shape
 from sgl_droute.simulator.content import file_reply
 from sgl_droute.simulator.engine import Engine, Task
 from sgl_droute.simulator.forms import Form, parse_form
-from sgl_droute.simulator.pictures import Scene
+from sgl_droute.simulator.pictures import Scene, fitted_size
 from sgl_droute.simulator.replies import (
     GenerationFailed,
     Problem,
@@ -130,6 +130,9 @@ class Images:
         order = read_order(fields, self.engine.model.image_format, "b64_json")
         order = evolve(order, sources=sources)
         shape = image_shape(self.engine.model.family, fields, references=len(sources))
+        fitted = fitted_size(sources[-1])
+        if fitted is not None and not fields.get("size"):
+            shape = evolve(shape, width=fitted[0], height=fitted[1])
         return await self._answer(order, shape)
 
     async def content(

@@ -23,7 +23,7 @@ class Received:
         headers: Name and value of each header line, in order.
         status: Status of the answer; None before it, and when there was none.
         ended: When the last byte was handed to the connection or the client was gone.
-        client_gone: Whether the client hung up first.
+        cut_off: Whether the connection ended before the answer did.
     """
 
     number: int
@@ -35,7 +35,7 @@ class Received:
     started: float
     ended: float | None = None
     status: int | None = None
-    client_gone: bool = False
+    cut_off: bool = False
 
 
 @define

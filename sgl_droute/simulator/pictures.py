@@ -15,7 +15,7 @@ from attrs import frozen
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 CANVAS = 1024
-QUALITY = {"jpeg": 75, "webp": 75}
+GRID = 32
 
 
 @frozen
@@ -158,6 +158,23 @@ def _wrapped(
         else:
             lines.append(word[:40])
     return lines
+
+
+def fitted_size(source: bytes) -> tuple[int, int] | None:
+    """
+    About one megapixel in the aspect ratio of the image file *source*; None if it is none.
+    """
+    try:
+        with Image.open(BytesIO(source)) as picture:
+            width, height = picture.size
+    except (OSError, ValueError):
+        return None
+    scale = CANVAS / math.sqrt(width * height)
+    return _to_grid(width * scale), _to_grid(height * scale)
+
+
+def _to_grid(side: float) -> int:
+    return max(GRID, round(side / GRID) * GRID)
 
 
 def encode(picture: Image.Image, kind: str, *, quality: int | None = None) -> bytes:

@@ -279,7 +279,7 @@ class Routes:
 
     @app.route("/simulator/echo", methods=["POST"])
     def echo(self, request: Request) -> Exchange:
-        return self.exchange(self.backstage.echo, body(request), headers_of(request))
+        return self.exchange(self.backstage.echo, request.content, headers_of(request))
 
 
 def _first_allowed(methods: Iterable[str]) -> str:
