@@ -1,0 +1,126 @@
+"""
+What health checks make of a worker.
+"""
+
+from __future__ import annotations
+
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sgl_droute.fleet.worker import Probe, Worker, answered, checked, registered_again
+
+GOOD = Probe(healthy=True)
+BAD = Probe(healthy=False, reason="/health answered 503")
+SILENT = Probe(healthy=False, silent=True, reason="no response within 5 s")
+PROBES = st.sampled_from([GOOD, BAD, SILENT])
+
+
+def new() -> Worker:
+    return Worker(url="http://w:1", serial=1)
+
+
+def after(worker: Worker, *probes: Probe) -> Worker:
+    for probe in probes:
+        worker = checked(worker, probe, threshold=3)
+    return worker
+
+
+def test_threshold_quarantines() -> None:
+    """
+    The third failure in a row quarantines a worker, and not the second.
+    """
+    assert not after(new(), GOOD, BAD, SILENT).dead
+    dead = after(new(), GOOD, BAD, SILENT, BAD)
+    assert dead.dead
+    assert dead.last_error == BAD.reason
+
+
+def test_success_resets() -> None:
+    """
+    One good answer resets the count of failures.
+    """
+    assert after(new(), BAD, BAD, GOOD, BAD, BAD) == evolve(
+        new(), proven=True, failures=2, last_error=BAD.reason
+    )
+
+
+def test_quarantine_of_a_proven_worker_is_for_good() -> None:
+    """
+    A worker that was in service and is quarantined is not probed any more.
+    """
+    assert not after(new(), GOOD, BAD, BAD, BAD).probed
+
+
+def test_a_loading_worker_is_probed_on() -> None:
+    """
+    A worker that never answered well is marked dead at the threshold and joins by itself.
+    """
+    loading = after(new(), SILENT, SILENT, SILENT, SILENT)
+    assert loading.dead
+    assert loading.probed
+    assert not after(loading, GOOD).dead
+
+
+def test_registered_again() -> None:
+    """
+    Registering a quarantined worker again has it probed; it stays dead until it answers.
+    """
+    again = registered_again(after(new(), GOOD, BAD, BAD, BAD))
+    assert again.dead
+    assert again.probed
+    assert after(again, SILENT).dead
+    assert not after(again, GOOD).dead
+
+
+def test_registered_again_while_well() -> None:
+    """
+    Registering a worker that is in service changes nothing.
+    """
+    well = after(new(), GOOD)
+    assert registered_again(well) is well
+
+
+def test_an_answer_counts_as_life() -> None:
+    """
+    A probe without an answer is no failure when traffic was answered since the last one.
+    """
+    busy = answered(after(new(), GOOD))
+    assert after(busy, SILENT).failures == 0
+    assert after(busy, SILENT, SILENT).failures == 1
+
+
+def test_an_answer_does_not_excuse_a_bad_one() -> None:
+    """
+    A worker that itself says it is not well is believed, whatever it answered to traffic.
+    """
+    assert after(answered(after(new(), GOOD)), BAD).failures == 1
+
+
+def test_doubtful() -> None:
+    """
+    A new worker counts as usable until its first probe has failed.
+    """
+    assert not new().doubtful
+    assert after(new(), SILENT).doubtful
+    assert not after(new(), SILENT, GOOD).doubtful
+
+
+@given(st.lists(st.tuples(PROBES, st.booleans()), max_size=30), st.integers(1, 5))
+def test_quarantine_needs_the_threshold(history: list[tuple[Probe, bool]], threshold: int) -> None:
+    """
+    A worker is dead only after that many failures in a row, and proven death is for good.
+    """
+    worker, in_a_row = new(), 0
+    for probe, traffic in history:
+        before = worker
+        if traffic:
+            worker = answered(worker)
+        if not worker.probed:
+            break
+        excused = probe.silent and worker.answered and not worker.dead
+        worker = checked(worker, probe, threshold=threshold)
+        in_a_row = 0 if probe.healthy or excused else in_a_row + 1
+        assert worker.failures == in_a_row
+        assert worker.dead == (in_a_row >= threshold)
+        assert worker.proven >= before.proven
