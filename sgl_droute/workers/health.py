@@ -91,8 +91,11 @@ class HealthMonitor(Service):
             under_way = Deferred.fromCoroutine(self._check(worker))
             under_way.addErrback(self._broke, worker)
             self._checks[worker.url] = under_way
-            under_way.addCallback(lambda _: self._checks.pop(worker.url, None))
+            under_way.addCallback(self._ended, worker)
         return under_way
+
+    def _ended(self, _: None, worker: Worker) -> None:
+        del self._checks[worker.url]
 
     async def _check(self, worker: Worker) -> None:
         probe = await self._ask(worker)
