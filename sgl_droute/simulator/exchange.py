@@ -185,6 +185,8 @@ class Exchange(Resource):
         dead = self._engine.gpu.dead
         if request.method == b"POST" and dead is not None and not backstage:
             return json_reply({"error": dead}, 503)
+        if path_of(request).startswith("//"):
+            return json_reply({"detail": "Not Found"}, 404)
         if request.method == b"HEAD":
             return json_reply({"detail": "Method Not Allowed"}, 405, {"allow": "GET"})
         try:

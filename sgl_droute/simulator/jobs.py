@@ -12,6 +12,7 @@ from pathlib import Path
 from attrs import Factory, define, evolve, frozen
 
 MOST_PER_PAGE = 100
+ROUNDING = 1e-6
 
 
 @frozen(kw_only=True)
@@ -47,7 +48,9 @@ class Job:
             return 100
         if self.started is None or self.status == "failed":
             return 0
-        return min(99, int(100 * (now - self.started) / self.duration)) if self.duration else 99
+        if not self.duration:
+            return 99
+        return min(99, int(100 * (now - self.started) / self.duration + ROUNDING))
 
     def output(self, variant: int | None) -> Path | None:
         """

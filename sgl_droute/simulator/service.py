@@ -86,8 +86,9 @@ class EndOfInput:
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        Standard input stays open for whoever else reads it.
+        A pipe whose other end is closed may be told of this way.
         """
+        self.act()
 
 
 @define(eq=False)
@@ -158,12 +159,14 @@ class WorkerService(Service):
             self._opening.cancel()
         if self._input is not None:
             self.reactor.removeReader(self._input)
+            self._input = None
         return Deferred.fromCoroutine(self._closed())
 
     def _stop(self) -> None:
-        self.reactor.removeReader(self._input)
-        self._input = None
-        self.reactor.stop()
+        if self._input is not None:
+            self.reactor.removeReader(self._input)
+            self._input = None
+            self.reactor.stop()
 
     def _load(self) -> None:
         run_in_thread = partial(deferToThreadPool, self.reactor, self._pool)

@@ -96,7 +96,7 @@ class WorkerSite(Site):
         Close the connections that wait for a request.
         """
         for channel in [one for one in self.channels if not one.requests]:
-            abort(channel)
+            channel.loseConnection()
 
     def drop_all(self) -> None:
         """
