@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from typing import IO
 
-from attrs import define
+from attrs import define, evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -22,10 +22,10 @@ from sgl_droute.simulator.engine import Engine
 from sgl_droute.simulator.faults import NO_FAULT, Rule
 from sgl_droute.simulator.journal import Received
 from sgl_droute.simulator.replies import (
+    PLAIN,
     GenerationFailed,
     Reply,
     WorkerError,
-    as_json,
     internal_error,
     json_reply,
 )
@@ -37,6 +37,11 @@ OPEN_IN_WARMUP = frozenset(
     {"/metrics", "/liveness", "/health", "/health_generate", "/model_info", "/server_info"}
 )
 OWN_PATHS = "/simulator"
+CORS = {
+    "access-control-allow-origin": "*",
+    "access-control-allow-credentials": "true",
+    "vary": "Origin",
+}
 BLOCK = 1 << 20
 
 log = Logger()
@@ -172,7 +177,7 @@ class Exchange(Resource):
             await self._exchanges.warm()
         if entry.ended is not None:
             return
-        reply = await self._reply(request, rule, backstage)
+        reply = allowing(request, await self._reply(request, rule, backstage))
         if rule.first_byte:
             await sleep(clock, rule.first_byte)
         if entry.ended is None:
@@ -182,6 +187,8 @@ class Exchange(Resource):
     async def _reply(self, request: Request, rule: Rule, backstage: bool) -> Reply:
         if rule.status is not None:
             return forced(rule.status, rule.body)
+        if request.requestHeaders.hasHeader("access-control-request-method"):
+            return preflight(request)
         dead = self._engine.gpu.dead
         if request.method == b"POST" and dead is not None and not backstage:
             return json_reply({"error": dead}, 503)
@@ -201,6 +208,29 @@ class Exchange(Resource):
             return internal_error().reply
 
 
+def allowing(request: Request, reply: Reply) -> Reply:
+    """
+    *reply* with a worker's wide-open CORS headers, if *request* comes from a page.
+    """
+    if not request.requestHeaders.hasHeader("origin"):
+        return reply
+    return evolve(reply, headers={**reply.headers, **CORS})
+
+
+def preflight(request: Request) -> Reply:
+    """
+    The answer to a browser that asks whether it may send a request.
+    """
+    headers = {
+        "access-control-allow-methods": "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT",
+        "access-control-max-age": "600",
+    }
+    asked = request.requestHeaders.getRawHeaders("access-control-request-headers")
+    if asked:
+        headers["access-control-allow-headers"] = asked[0]
+    return Reply(200, PLAIN, b"OK", headers)
+
+
 def forced(status: int, body: object) -> Reply:
     """
     The answer that a fault prescribes.
@@ -208,5 +238,5 @@ def forced(status: int, body: object) -> Reply:
     if body is None:
         return json_reply({"detail": f"simulated fault {status}"}, status)
     if isinstance(body, str):
-        return Reply(status, "text/plain; charset=utf-8", body.encode())
-    return Reply(status, "application/json", as_json(body))
+        return Reply(status, PLAIN, body.encode())
+    return json_reply(body, status)

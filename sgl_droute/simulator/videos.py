@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 from attrs import Factory, define
 from twisted.internet.defer import Deferred
@@ -182,7 +181,7 @@ class Videos:
         check_values(fields)
         references = 1 if any(fields.get(name) for name in INPUTS) else 0
         shape = video_shape(self.engine.model.family, fields, references=references)
-        job = self._new_job(fields, shape)
+        job = self._new_job(shape)
         self.jobs.put(job)
         reply = json_reply(shown(job, self.engine.now()))
         work = Deferred.fromCoroutine(self._work(job, fields, shape))
@@ -246,16 +245,15 @@ class Videos:
         if tasks[0] == "I2V" and not given:
             raise detail(400, "input_reference is required for I2V models.")
 
-    def _new_job(self, fields: Fields, shape: Shape) -> Job:
+    def _new_job(self, shape: Shape) -> Job:
         engine = self.engine
         job_id = engine.new_id()
-        folder = Path(str(fields.get("output_path") or engine.folder))
         ends = [".mp4"] if shape.outputs == 1 else [f"_{n}.mp4" for n in range(shape.outputs)]
         return Job(
             id=job_id,
             model=engine.settings.public_name,
             created=engine.now(),
-            paths=tuple(folder / f"{job_id}{end}" for end in ends),
+            paths=tuple(engine.folder / f"{job_id}{end}" for end in ends),
             about={
                 "size": f"{shape.width}x{shape.height}",
                 "seconds": str(round(shape.frames / (shape.fps or HTTP_VIDEO_FPS))),
@@ -289,7 +287,6 @@ class Videos:
 
     def _film(self, job: Job, fields: Fields, shape: Shape, weights: str) -> None:
         for number, path in enumerate(job.paths):
-            path.parent.mkdir(parents=True, exist_ok=True)
             key = scene_key(fields, number, len(job.paths), weights)
             scene = Scene(str(fields["prompt"]), key, shape.width, shape.height)
             self.engine.studio.film(scene, shape.frames, shape.fps or HTTP_VIDEO_FPS, path)

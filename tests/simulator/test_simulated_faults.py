@@ -270,3 +270,16 @@ def test_trailing_slash(worker: MemoryWorker) -> None:
     assert (answer.status, answer.body) == (307, b"")
     assert answer.headers["location"] == "http://elsewhere:99/v1/videos?limit=1"
     assert worker.get("/nowhere/").status == 404
+
+
+def test_pages_may_ask(worker: MemoryWorker) -> None:
+    """
+    A page gets wide-open CORS headers, and its preflight an OK.
+    """
+    page = {"origin": "http://page"}
+    assert worker.get("/health", headers=page).headers["access-control-allow-origin"] == "*"
+    assert "access-control-allow-origin" not in worker.get("/health").headers
+    asking = {**page, "access-control-request-method": "POST"}
+    answer = worker.ask("OPTIONS", GENERATIONS, headers=asking)
+    assert (answer.status, answer.body) == (200, b"OK")
+    assert "POST" in answer.headers["access-control-allow-methods"]
