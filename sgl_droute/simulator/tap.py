@@ -56,7 +56,7 @@ class Options(usage.Options):
     The options of one simulated worker.
     """
 
-    synopsis = f"[twistd options] {NAME} [options]"
+    synopsis = "[options]"
     longdesc = f"An SGLang diffusion worker without a GPU. Models: {', '.join(MODELS)}."
 
     optParameters = [  # noqa: RUF012  # Twisted's own spelling
