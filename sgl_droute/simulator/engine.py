@@ -154,9 +154,7 @@ class Engine:
         def end() -> float:
             self.journal.finished(entry, self.now(), failed=failing)
             if failing:
-                raise GenerationFailed(
-                    "Model generation failed. Error from scheduler: simulated fault"
-                )
+                raise GenerationFailed("simulated fault")
             return entry.duration
 
         duration = await self.gpu.generate(begin, end)

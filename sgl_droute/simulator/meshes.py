@@ -7,23 +7,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from attrs import Factory, define
-from twisted.internet.defer import Deferred
 
 from sgl_droute.fleet.cost import image_shape
+from sgl_droute.simulator.background import list_reply, start_work
 from sgl_droute.simulator.content import file_reply
 from sgl_droute.simulator.engine import Engine, Task
 from sgl_droute.simulator.forms import parse_form
 from sgl_droute.simulator.images import data_of, scene_key
-from sgl_droute.simulator.jobs import Job, Jobs, completed, failed, started
+from sgl_droute.simulator.jobs import Job, Jobs
 from sgl_droute.simulator.replies import (
-    GenerationFailed,
     Reply,
     detail,
     internal_error,
     json_reply,
 )
 from sgl_droute.simulator.schema import COMMON, Fields, check, parse_object
-from sgl_droute.simulator.videos import read_page
 
 FORMATS = ("glb", "obj")
 
@@ -60,7 +58,6 @@ class Meshes:
 
     engine: Engine
     jobs: Jobs = Factory(Jobs)
-    unfinished: set[Deferred[None]] = Factory(set)
 
     async def create(self, body: bytes, content_type: str | None) -> Reply:
         fields, source = _read(body, content_type)
@@ -76,27 +73,20 @@ class Meshes:
             created=self.engine.now(),
             paths=(self.engine.folder / f"{job_id}.{suffix}",),
         )
-        self.jobs.put(job)
+        shape = image_shape(self.engine.model.family, fields, references=1)
+        task = Task(
+            kind="mesh",
+            prompt=str(fields.get("prompt") or ""),
+            seed=fields.get("seed"),
+            shape=shape,
+            make=lambda weights: self._shape(job, fields, source, weights),
+        )
         reply = json_reply(shown(job))
-        work = Deferred.fromCoroutine(self._work(job, fields, source))
-        if not work.called:
-            self.unfinished.add(work)
-            work.addBoth(lambda _: self.unfinished.discard(work))
+        start_work(self.engine, self.jobs, job, task)
         return reply
 
     async def list(self, query: Mapping[str, str]) -> Reply:
-        after, limit, newest_first = read_page(query)
-        jobs, more = self.jobs.page(after, limit, newest_first=newest_first)
-        ends = (jobs[0].id, jobs[-1].id) if jobs else (None, None)
-        return json_reply(
-            {
-                "data": [shown(job) for job in jobs],
-                "object": "list",
-                "first_id": ends[0],
-                "last_id": ends[1],
-                "has_more": more,
-            }
-        )
+        return list_reply(self.jobs, query, shown)
 
     async def get(self, job_id: str) -> Reply:
         return json_reply(shown(self._job(job_id)))
@@ -120,33 +110,9 @@ class Meshes:
         except KeyError:
             raise detail(404, "Mesh not found") from None
 
-    async def _work(self, job: Job, fields: Fields, source: bytes) -> None:
-        engine = self.engine
-
-        def on_start(duration: float) -> None:
-            nonlocal job
-            job = started(job, engine.now(), duration)
-            self.jobs.change(job)
-
-        def make(weights: str) -> None:
-            engine.studio.mesh(scene_key(fields, 0, 1, weights, [source]), job.paths[0])
-
-        shape = image_shape(engine.model.family, fields, references=1)
-        task = Task(
-            kind="mesh",
-            prompt=str(fields.get("prompt") or ""),
-            seed=fields.get("seed"),
-            shape=shape,
-            make=make,
-            on_start=on_start,
-        )
-        try:
-            made = await engine.generate(task)
-        except GenerationFailed as error:
-            self.jobs.change(failed(job, f"Model generation failed. Error from scheduler: {error}"))
-        else:
-            memory = engine.model.peak_memory_mb
-            self.jobs.change(completed(job, engine.now(), made.inference_time, memory))
+    def _shape(self, job: Job, fields: Fields, source: bytes, weights: str) -> None:
+        key = scene_key(fields, 0, 1, weights, [source])
+        self.engine.studio.mesh(key, job.paths[0])
 
 
 def _read(body: bytes, content_type: str | None) -> tuple[Fields, bytes]:

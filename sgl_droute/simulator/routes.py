@@ -7,12 +7,15 @@ Every route only names the work; :mod:`sgl_droute.simulator.exchange` does the r
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from attrs import define
 from klein import Klein
 from klein.interfaces import IKleinRequest
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
+from twisted.web.resource import Resource
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import RequestRedirect
@@ -280,6 +283,26 @@ class Routes:
     @app.route("/simulator/echo", methods=["POST"])
     def echo(self, request: Request) -> Exchange:
         return self.exchange(self.backstage.echo, request.content, headers_of(request))
+
+
+class Root(Resource):
+    """
+    Klein's routes, behind a check that Klein does not make quietly: paths must be UTF-8.
+    """
+
+    isLeaf = True
+
+    def __init__(self, routes: Routes) -> None:
+        super().__init__()
+        self._routes = routes
+        self._klein = routes.app.resource()
+
+    def render(self, request: Request) -> Any:
+        try:
+            unquote_to_bytes(request.path).decode()
+        except UnicodeDecodeError:
+            return self._routes.exchange(not_found).render(request)
+        return self._klein.render(request)
 
 
 def _first_allowed(methods: Iterable[str]) -> str:

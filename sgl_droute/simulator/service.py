@@ -118,7 +118,7 @@ class WorkerService(Service):
             if settings.listen_fd is None:
                 self._held = bound_socket(settings.host, settings.port)
             else:
-                self._held = socket.socket(fileno=os.dup(settings.listen_fd))
+                self._held = socket.socket(fileno=settings.listen_fd)
             self.port_number = self._held.getsockname()[1]
         except OSError as error:
             where = f"{settings.host}:{settings.port}"
@@ -191,6 +191,10 @@ class WorkerService(Service):
 
     def _refuse_for(self, seconds: float) -> None:
         if self._port is None or self._site is None:
+            return
+        if self.settings.listen_fd is not None:
+            self._site.refusing = True
+            self.reactor.callLater(seconds, setattr, self._site, "refusing", False)
             return
         port, self._port = self._port, None
         Deferred.fromCoroutine(self._refuse(port, seconds)).addErrback(

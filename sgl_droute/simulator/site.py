@@ -71,6 +71,9 @@ class WorkerChannel(HTTPChannel):
 class WorkerSite(Site):
     """
     The connections of one worker.
+
+    Attributes:
+        refusing: Whether new connections are closed at once.
     """
 
     protocol = WorkerChannel  # type: ignore[assignment]  # any HTTPChannel serves
@@ -80,9 +83,12 @@ class WorkerSite(Site):
         super().__init__(resource, WorkerRequest, reactor=clock)
         self.verbose = verbose
         self.displayTracebacks = False
+        self.refusing = False
         self.channels: set[WorkerChannel] = set()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
+        if self.refusing:
+            return None
         channel: Any = super().buildProtocol(addr)
         channel.callLater = self.reactor.callLater
         return channel

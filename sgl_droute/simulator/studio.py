@@ -66,8 +66,9 @@ class Studio:
         self.cache.mkdir(parents=True, exist_ok=True)
         drawn = self.cache / sha256(repr(key).encode()).hexdigest()
         if not drawn.exists():
+            content = draw()
             with tempfile.NamedTemporaryFile(dir=self.cache, delete=False) as file:
-                file.write(draw())
+                file.write(content)
             os.replace(file.name, drawn)
         try:
             os.link(drawn, target)

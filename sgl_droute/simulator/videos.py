@@ -8,17 +8,16 @@ import json
 from collections.abc import Mapping
 
 from attrs import Factory, define
-from twisted.internet.defer import Deferred
 
 from sgl_droute.fleet.cost import HTTP_VIDEO_FPS, Shape, video_shape
+from sgl_droute.simulator.background import list_reply, start_work
 from sgl_droute.simulator.content import file_reply
 from sgl_droute.simulator.engine import Engine, Task
 from sgl_droute.simulator.forms import parse_form
 from sgl_droute.simulator.images import parse_variant, scene_key
-from sgl_droute.simulator.jobs import MOST_PER_PAGE, Job, Jobs, completed, failed, started
+from sgl_droute.simulator.jobs import Job, Jobs
 from sgl_droute.simulator.pictures import Scene
 from sgl_droute.simulator.replies import (
-    GenerationFailed,
     Problem,
     Reply,
     detail,
@@ -129,50 +128,14 @@ def shown(job: Job, now: float) -> dict[str, object]:
     }
 
 
-def read_page(query: Mapping[str, str]) -> tuple[str | None, int, bool]:
-    """
-    The ``after``, ``limit`` and newest-first of a list request.
-
-    Raises:
-        WorkerError: 422.
-    """
-    found: list[Problem] = []
-    limit = query.get("limit", "20")
-    if not limit.lstrip("-").isdecimal():
-        message = "Input should be a valid integer, unable to parse string as an integer"
-        found.append(Problem("int_parsing", ("query", "limit"), message, limit))
-    elif int(limit) < 1:
-        message = "Input should be greater than or equal to 1"
-        found.append(Problem("greater_than_equal", ("query", "limit"), message, limit, {"ge": 1}))
-    elif int(limit) > MOST_PER_PAGE:
-        message = f"Input should be less than or equal to {MOST_PER_PAGE}"
-        found.append(
-            Problem("less_than_equal", ("query", "limit"), message, limit, {"le": MOST_PER_PAGE})
-        )
-    order = query.get("order", "desc")
-    if order not in ("asc", "desc"):
-        message = "String should match pattern '^(asc|desc)$'"
-        context = {"pattern": "^(asc|desc)$"}
-        found.append(
-            Problem("string_pattern_mismatch", ("query", "order"), message, order, context)
-        )
-    if found:
-        raise unprocessable(*found)
-    return query.get("after"), int(limit), order == "desc"
-
-
 @define(eq=False)
 class Videos:
     """
     The video routes of one worker.
-
-    Attributes:
-        unfinished: Jobs whose work goes on, whatever has become of their records.
     """
 
     engine: Engine
     jobs: Jobs = Factory(Jobs)
-    unfinished: set[Deferred[None]] = Factory(set)
 
     async def create(self, body: bytes, content_type: str | None) -> Reply:
         multipart = "multipart/form-data" in (content_type or "").lower()
@@ -182,28 +145,19 @@ class Videos:
         references = 1 if any(fields.get(name) for name in INPUTS) else 0
         shape = video_shape(self.engine.model.family, fields, references=references)
         job = self._new_job(shape)
-        self.jobs.put(job)
+        task = Task(
+            kind="video",
+            prompt=str(fields["prompt"]),
+            seed=fields.get("seed"),
+            shape=shape,
+            make=lambda weights: self._film(job, fields, shape, weights),
+        )
         reply = json_reply(shown(job, self.engine.now()))
-        work = Deferred.fromCoroutine(self._work(job, fields, shape))
-        if not work.called:
-            self.unfinished.add(work)
-            work.addBoth(lambda _: self.unfinished.discard(work))
+        start_work(self.engine, self.jobs, job, task)
         return reply
 
     async def list(self, query: Mapping[str, str]) -> Reply:
-        after, limit, newest_first = read_page(query)
-        jobs, more = self.jobs.page(after, limit, newest_first=newest_first)
-        data = [shown(job, self.engine.now()) for job in jobs]
-        ends = (jobs[0].id, jobs[-1].id) if jobs else (None, None)
-        return json_reply(
-            {
-                "data": data,
-                "object": "list",
-                "first_id": ends[0],
-                "last_id": ends[1],
-                "has_more": more,
-            }
-        )
+        return list_reply(self.jobs, query, lambda job: shown(job, self.engine.now()))
 
     async def get(self, job_id: str) -> Reply:
         return json_reply(shown(self._job(job_id), self.engine.now()))
@@ -261,37 +215,8 @@ class Videos:
             },
         )
 
-    async def _work(self, job: Job, fields: Fields, shape: Shape) -> None:
-        engine = self.engine
-
-        def on_start(duration: float) -> None:
-            nonlocal job
-            job = started(job, engine.now(), duration)
-            self.jobs.change(job)
-
-        task = Task(
-            kind="video",
-            prompt=str(fields["prompt"]),
-            seed=fields.get("seed"),
-            shape=shape,
-            make=lambda weights: self._film(job, fields, shape, weights),
-            on_start=on_start,
-        )
-        try:
-            made = await engine.generate(task)
-        except GenerationFailed as error:
-            self.jobs.change(failed(job, _blamed(error)))
-        else:
-            memory = engine.model.peak_memory_mb
-            self.jobs.change(completed(job, engine.now(), made.inference_time, memory))
-
     def _film(self, job: Job, fields: Fields, shape: Shape, weights: str) -> None:
         for number, path in enumerate(job.paths):
             key = scene_key(fields, number, len(job.paths), weights)
             scene = Scene(str(fields["prompt"]), key, shape.width, shape.height)
             self.engine.studio.film(scene, shape.frames, shape.fps or HTTP_VIDEO_FPS, path)
-
-
-def _blamed(error: Exception) -> str:
-    start = "Model generation failed. Error from scheduler: "
-    return str(error) if str(error).startswith(start) else start + str(error)

@@ -20,7 +20,7 @@ from sgl_droute.simulator.images import Images
 from sgl_droute.simulator.journal import Journal
 from sgl_droute.simulator.meshes import Meshes
 from sgl_droute.simulator.rollout import Rollout, Vertex
-from sgl_droute.simulator.routes import Routes
+from sgl_droute.simulator.routes import Root, Routes
 from sgl_droute.simulator.settings import SimulatorSettings
 from sgl_droute.simulator.site import WorkerSite
 from sgl_droute.simulator.videos import Videos
@@ -97,7 +97,7 @@ class SimulatedWorker:
         """
         The root resource, for a site or an in-memory agent.
         """
-        return self.routes.app.resource()
+        return Root(self.routes)
 
     def site(self) -> WorkerSite:
         """

@@ -283,3 +283,13 @@ def test_pages_may_ask(worker: MemoryWorker) -> None:
     answer = worker.ask("OPTIONS", GENERATIONS, headers=asking)
     assert (answer.status, answer.body) == (200, b"OK")
     assert "POST" in answer.headers["access-control-allow-methods"]
+
+
+@pytest.mark.parametrize("path", ["/%ff", "/%0A", "/v1%2Fmodelsx", "/v1/videos/%ff"])
+def test_odd_paths(worker: MemoryWorker, path: str) -> None:
+    """
+    A path that no route fits, however odd, is a plain 404.
+    """
+    answer = worker.get(path)
+    assert answer.status == 404
+    assert "ot" in answer.detail
