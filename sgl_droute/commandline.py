@@ -21,6 +21,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import FilteringLogObserver, ILogObserver, LogLevel, LogLevelFilterPredicate
 from twisted.python import usage
 from twisted.python.components import Componentized
+from twisted.python.failure import Failure
 from twisted.application.app import ServerOptions
 
 
@@ -114,7 +115,11 @@ def check_listen(description: str) -> None:
     Raises:
         Exception: It is no endpoint string, needs a file that is missing, or its port is taken.
     """
-    serverFromString(_Rehearsal(), description).listen(Factory())
+    failures: list[Failure] = []
+    listening = serverFromString(_Rehearsal(), description).listen(Factory())
+    listening.addErrback(failures.append)
+    for failure in failures:
+        failure.raiseException()
 
 
 class _Rehearsal:

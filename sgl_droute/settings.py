@@ -93,6 +93,10 @@ def _seconds(default: float, about: str) -> Any:
     return _option(default, about, parse_seconds, _positive)
 
 
+def _texts(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)
+
+
 def _urls(values: Iterable[str]) -> tuple[str, ...]:
     try:
         return tuple(dict.fromkeys(normalise_worker_url(value) for value in values))
@@ -115,7 +119,7 @@ class RouterSettings:
         ValueError: A value outside its range, or a URL that no worker can have.
     """
 
-    listen: tuple[str, ...] = field(default=(), converter=tuple)
+    listen: tuple[str, ...] = field(default=(), converter=_texts)
     worker_urls: tuple[str, ...] = field(default=(), converter=_urls)
     max_connections: int = _option(
         1000, "Requests in flight to workers at once; more wait in order.", parse_count, ge(1)

@@ -35,6 +35,9 @@ log = Logger()
 _FILES_PER_REQUEST = 2
 _OTHER_FILES = 256
 
+# Connections that may wait to be accepted: a burst of clients must not find the door shut.
+_BACKLOG = 1024
+
 
 def _parameters() -> list[list[Any]]:
     """
@@ -112,7 +115,8 @@ class Options(CommandOptions):
             raise usage.UsageError(str(problem.args[0])) from problem
 
     def _host_and_port(self) -> str:
-        return f"tcp:{self['port']}:interface={quoteStringArgument(self['host'])}"
+        host = quoteStringArgument(self["host"])
+        return f"tcp:{self['port']}:interface={host}:backlog={_BACKLOG}"
 
 
 def repeated(words: list[str]) -> list[str]:

@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from sgl_droute.errors import ConnectTimeout, NotConnected
 from sgl_droute.workers.addresses import WorkerEndpoint
+from sgl_droute.workers.headers import connection_tokens
 
 # Workers close a connection after 5 s without a request (uvicorn's keep-alive): ours goes first, so
 # that no request is written to a connection that is being closed.
@@ -90,15 +91,16 @@ class WorkerAgent:
         except Exception as problem:
             raise NotConnected(worker, str(problem)) from problem
         try:
-            return await connection.request(request)
+            answering = connection.request(request)
+            parser = connection._parser
+            response = await answering
         except RequestNotSent as problem:
             raise NotConnected(worker, "the idle connection was closed") from problem
-
-    def forget(self, url: str) -> None:
-        """
-        Drop what was kept for connecting to the worker at *url*.
-        """
-        self._endpoints.pop(url.encode("ascii"), None)
+        # The parser keeps Connection to itself, so nobody else can drop what it names.
+        hidden = Headers() if parser is None else parser.connHeaders
+        for name in connection_tokens(hidden):
+            response.headers.removeHeader(name)
+        return response
 
     def close(self) -> Deferred[None]:
         """

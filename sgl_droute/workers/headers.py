@@ -6,8 +6,6 @@ Pure: it reads and builds header lists and sends nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from twisted.web.http_headers import Headers
 
 # RFC 9110 7.6.1, with the older names that RFC 2616 13.5.1 listed. ``Expect`` was answered here.
@@ -73,6 +71,14 @@ def to_client(headers: Headers, *, worker: bytes, client_base: bytes) -> Headers
     return out
 
 
+def connection_tokens(headers: Headers) -> set[bytes]:
+    """
+    The lower-case names in ``Connection``: options, and headers that go no further than one hop.
+    """
+    values = headers.getRawHeaders(b"connection", [])
+    return {token.strip().lower() for value in values for token in value.split(b",")} - {b""}
+
+
 def _rebased(location: bytes, worker: bytes, client_base: bytes) -> bytes:
     head, rest = location[: len(worker)], location[len(worker) :]
     if head.lower() == worker and rest[:1] in (b"", b"/", b"?", b"#"):
@@ -81,7 +87,7 @@ def _rebased(location: bytes, worker: bytes, client_base: bytes) -> bytes:
 
 
 def _crossing(headers: Headers, dropped: frozenset[bytes]) -> Headers:
-    named = _tokens(headers.getRawHeaders(b"connection", []))
+    named = connection_tokens(headers)
     out = Headers()
     for name, values in headers.getAllRawHeaders():
         lower = name.lower()
@@ -89,7 +95,3 @@ def _crossing(headers: Headers, dropped: frozenset[bytes]) -> Headers:
             continue
         out.setRawHeaders(name, list(values))
     return out
-
-
-def _tokens(values: Iterable[bytes]) -> set[bytes]:
-    return {token.strip().lower() for value in values for token in value.split(b",")}

@@ -1,0 +1,193 @@
+"""
+Options and the service made from them, without a process.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.application.service import Service
+from twisted.internet.error import CannotListenError
+from twisted.internet.testing import MemoryReactorClock
+
+from sgl_droute.commandline import CommandService
+from sgl_droute.settings import RouterSettings, parse_count, parse_level, parse_seconds, parse_size
+from sgl_droute.tap import Options, makeService, repeated
+
+
+def options(*words: str) -> Options:
+    parsed = Options()
+    parsed.parseOptions(list(words))
+    return parsed
+
+
+def test_defaults() -> None:
+    """
+    Without options the router listens on every address, port 30080, with the documented values.
+    """
+    assert options().settings == RouterSettings(
+        listen=("tcp:30080:interface=0.0.0.0:backlog=1024",),
+        worker_urls=(),
+        max_connections=1000,
+        timeout=1800.0,
+        connect_timeout=5.0,
+        idle_timeout=300.0,
+        read_timeout=60.0,
+        health_check_interval=10.0,
+        health_check_timeout=5.0,
+        health_check_failure_threshold=3,
+        routing_algorithm="least-request",
+        max_body_size=536_870_912,
+        log_level="info",
+        simulated_workers=0,
+    )
+
+
+def test_every_option() -> None:
+    """
+    Each option arrives in the settings.
+    """
+    settings = options(
+        *("--host", "::1", "--port", "0", "--max-connections", "7", "--timeout", "1.5"),
+        *("--connect-timeout", "2", "--idle-timeout", "3", "--read-timeout", "4"),
+        *("--health-check-interval", "5", "--health-check-timeout", "6"),
+        *("--health-check-failure-threshold", "8", "--routing-algorithm", "random"),
+        *("--max-body-size", "2G", "--verbose", "--simulated-workers", "3"),
+        *("--worker-urls", "http://A:1/", "http://b:2", "--worker-urls=https://c"),
+    ).settings
+    assert settings == RouterSettings(
+        listen=("tcp:0:interface=\\:\\:1:backlog=1024",),
+        worker_urls=("http://a:1", "http://b:2", "https://c"),
+        max_connections=7,
+        timeout=1.5,
+        connect_timeout=2.0,
+        idle_timeout=3.0,
+        read_timeout=4.0,
+        health_check_interval=5.0,
+        health_check_timeout=6.0,
+        health_check_failure_threshold=8,
+        routing_algorithm="random",
+        max_body_size=2 << 30,
+        log_level="debug",
+        simulated_workers=3,
+    )
+
+
+def test_listen_replaces_host_and_port() -> None:
+    """
+    Endpoints given by ``--listen`` are the only ones.
+    """
+    settings = options("--port", "1", "--listen", "unix:/x", "--listen", "tcp:2").settings
+    assert settings.listen == ("unix:/x", "tcp:2")
+
+
+@pytest.mark.parametrize(
+    ("words", "expanded"),
+    [
+        ([], []),
+        (["--worker-urls", "a", "b"], ["--worker-urls", "a", "--worker-urls", "b"]),
+        (["--worker-urls=a", "b", "-v"], ["--worker-urls=a", "--worker-urls", "b", "-v"]),
+        (
+            ["--worker-urls", "a", "b", "--port", "1", "--worker-urls", "c"],
+            ["--worker-urls", "a", "--worker-urls", "b", "--port", "1", "--worker-urls", "c"],
+        ),
+        (["--port", "1", "a"], ["--port", "1", "a"]),
+    ],
+)
+def test_lists_of_urls(words: list[str], expanded: list[str]) -> None:
+    """
+    Words behind ``--worker-urls`` become options of their own, and no others do.
+    """
+    assert repeated(words) == expanded
+
+
+@given(st.lists(st.lists(st.from_regex(r"[a-z:/]{1,8}", fullmatch=True), min_size=1), max_size=4))
+def test_any_grouping_of_urls(groups: list[list[str]]) -> None:
+    """
+    However URLs are spread over repeated options, all arrive in order.
+    """
+    words = [word for group in groups for word in ("--worker-urls", *group)]
+    assert repeated(words)[1::2] == [url for group in groups for url in group]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1", 1),
+        ("64k", 65536),
+        ("512M", 536_870_912),
+        ("2G", 2 << 30),
+        ("1T", 1 << 40),
+        ("1KiB", 1024),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    """
+    Suffixes are powers of 1024.
+    """
+    assert parse_size(text) == size
+
+
+@given(st.text(max_size=12))
+def test_any_value(text: str) -> None:
+    """
+    A reader gives a value in its range or a `ValueError` with one sentence.
+    """
+    for read in (parse_size, parse_seconds, parse_count, parse_level):
+        try:
+            value = read(text)
+        except ValueError:
+            continue
+        assert read is not parse_seconds or (isinstance(value, float) and value > 0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"timeout": 0.0},
+        {"timeout": float("inf")},
+        {"max_connections": 0},
+        {"health_check_failure_threshold": 0},
+        {"routing_algorithm": "fastest"},
+        {"worker_urls": ["http://169.254.169.254"]},
+        {"simulated_workers": -1},
+        {"log_level": "loud"},
+    ],
+)
+def test_settings_check_themselves(wrong: dict[str, object]) -> None:
+    """
+    A record with a value outside its range cannot be made.
+    """
+    with pytest.raises(ValueError, match=r"\w+"):
+        RouterSettings(**wrong)  # type: ignore[arg-type]
+
+
+class _Taken(Service):
+    def privilegedStartService(self) -> None:
+        raise CannotListenError("any", 1, OSError("in use"))
+
+    startService = privilegedStartService
+
+
+@pytest.mark.parametrize("start", ["privilegedStartService", "startService"])
+def test_a_port_that_is_taken_late(start: str) -> None:
+    """
+    A port taken between the check and the start ends the program with one line too.
+    """
+    service = CommandService(Options(), "info")
+    service.addService(_Taken())
+    with pytest.raises(SystemExit, match=r"sglang-d-router: Couldn't listen on any:1: in use\.$"):
+        getattr(service, start)()
+
+
+def test_make_service_takes_a_reactor() -> None:
+    """
+    With a reactor given, the installed one is left alone.
+    """
+    reactor = MemoryReactorClock()
+    service = makeService(options("--port", "0"), reactor)
+    service.startService()
+    [listening] = reactor.tcpServers
+    assert listening[0] == 0
+    service.stopService()
