@@ -20,6 +20,7 @@ from twisted.internet.endpoints import (
     wrapClientTLS,
 )
 from twisted.internet.error import DNSLookupError
+from twisted.internet.error import TimeoutError as ConnectingTimedOut
 from twisted.internet.interfaces import (
     IAddress,
     IHostResolution,
@@ -29,6 +30,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.ssl import optionsForClientTLS
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sgl_droute.fleet.urls import is_blocked_address
@@ -119,9 +121,13 @@ class WorkerEndpoint:
             return [host]
         resolved = _Resolved()
         self.reactor.nameResolver.resolveHostName(resolved, host, port)
-        resolved.done.addTimeout(self.timeout, self.reactor)
+        resolved.done.addTimeout(self.timeout, self.reactor, onTimeoutCancel=_timed_out)
         hosts = await resolved.done
         for found in hosts:
             if is_blocked_address(ipaddress.ip_address(found.partition("%")[0])):
                 raise BlockedAddress(f"{host} resolves to {found}, which is blocked")
         return hosts
+
+
+def _timed_out(_: object, seconds: float) -> Failure:
+    return Failure(ConnectingTimedOut(string=f"no address within {seconds:g} s"))
