@@ -37,7 +37,9 @@ class Names:
         receiver.resolutionComplete()
 
 
-class Reactor(MemoryReactorClock):  # type: ignore[misc]
+class Reactor(MemoryReactorClock):
+    nameResolver: Any
+
     def __init__(self, **names: list[str]) -> None:
         super().__init__()
         self.nameResolver = Names(names)
