@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from attrs import define
+from attrs import define, evolve
 
 from sgl_droute.simulator.engine import Engine
 from sgl_droute.simulator.replies import (
@@ -22,7 +22,7 @@ from sgl_droute.simulator.replies import (
     json_reply,
     unprocessable,
 )
-from sgl_droute.simulator.schema import check, number, parse_object, text
+from sgl_droute.simulator.schema import Check, check, number, parse_object, text
 from sgl_droute.simulator.weights import TARGETS, WeightsRefused, digest
 
 T = TypeVar("T")
@@ -54,13 +54,15 @@ class Control:
 
     async def set_lora(self, body: bytes, content_type: str | None) -> Reply:
         given = parse_object(body, content_type)
-        if "lora_nickname" not in given:
-            check(given, {}, ("lora_nickname",))
+        check(given, {}, ("lora_nickname",))
         nicknames = _many(given["lora_nickname"])
+        _check_each("lora_nickname", nicknames, _required_text)
         paths = _spread(given.get("lora_path"), len(nicknames))
-        strengths = _spread(given.get("strength", 1.0), len(nicknames))
-        target = _target(given.get("target", "all"))
-        _check_numbers(strengths)
+        _check_each("lora_path", paths, text)
+        strengths = _spread(given.get("strength"), len(nicknames))
+        _check_each("strength", strengths, number)
+        strengths = [1.0 if one is None else float(one) for one in strengths]
+        target = _target(given.get("target"))
         mode = "dynamic" if given.get("merge_mode") == "dynamic" else "merged"
 
         def act() -> str:
@@ -75,8 +77,8 @@ class Control:
         given = check(
             parse_object(body or b"{}", content_type), {"target": text, "strength": number}
         )
-        target = _target(given.get("target", "all"))
-        strength = float(given.get("strength", 1.0))
+        target = _target(given.get("target"))
+        strength = 1.0 if given.get("strength") is None else float(given["strength"])
 
         def act() -> str:
             self.engine.weights.merge(target, strength)
@@ -86,7 +88,7 @@ class Control:
 
     async def unmerge_lora(self, body: bytes, content_type: str | None) -> Reply:
         given = check(parse_object(body or b"{}", content_type), {"target": text})
-        target = _target(given.get("target", "all"))
+        target = _target(given.get("target"))
 
         def act() -> str:
             self.engine.weights.unmerge(target)
@@ -211,15 +213,20 @@ def _names(value: object) -> Sequence[str] | None:
 
 
 def _target(value: object) -> str:
-    target = _many(value)[0]
+    target = "all" if value in (None, []) else _many(value)[0]
     if target not in TARGETS:
         raise detail(400, f"Invalid target: {target}. Valid targets: {', '.join(TARGETS)}")
     return str(target)
 
 
-def _check_numbers(values: Sequence[object]) -> None:
+def _required_text(value: object) -> Problem | None:
+    if value is None:
+        return Problem("string_type", (), "Input should be a valid string", None)
+    return text(value)
+
+
+def _check_each(name: str, values: Sequence[object], check: Check) -> None:
     for value in values:
-        problem = number(value)
+        problem = check(value)
         if problem is not None:
-            where = ("body", "strength")
-            raise unprocessable(Problem(problem.kind, where, problem.message, value))
+            raise unprocessable(evolve(problem, location=("body", name)))

@@ -29,6 +29,7 @@ from sgl_droute.simulator.weights import ASLEEP, Weights
 
 MOST_PIXELS = 1 << 25
 MOST_FRAMES = 5000
+MOST_OUTPUTS = 64
 
 RunInThread = Callable[..., Deferred[Any]]
 
@@ -163,5 +164,6 @@ class Engine:
     def _check_room(self, shape: Shape) -> None:
         if self.weights.sleeping:
             raise GenerationFailed(ASLEEP)
-        if shape.width * shape.height > MOST_PIXELS or shape.frames > MOST_FRAMES:
+        pixels = shape.width * shape.height
+        if pixels > MOST_PIXELS or shape.frames > MOST_FRAMES or shape.outputs > MOST_OUTPUTS:
             raise GenerationFailed("CUDA out of memory.")

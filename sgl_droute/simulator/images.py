@@ -34,6 +34,7 @@ from sgl_droute.simulator.schema import (
     clamp,
     parse_object,
     problems,
+    whole,
 )
 
 SUFFIX = {"jpg": ".jpg", "jpeg": ".jpg", "png": ".png", "webp": ".webp"}
@@ -220,7 +221,7 @@ def scene_key(
             raise GenerationFailed(f"seed list has {len(seed)} entries for {outputs} outputs")
         seed = seed[number]
     else:
-        seed = int(str(DEFAULT_SEED if seed is None else seed)) + number
+        seed = whole(DEFAULT_SEED if seed is None else seed) + number
     changing = ("negative_prompt", "num_inference_steps", "guidance_scale", "true_cfg_scale")
     options = [(name, fields[name]) for name in changing if fields.get(name) is not None]
     inputs = [sha256(source).hexdigest() for source in sources]

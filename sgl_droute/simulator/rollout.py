@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+from math import prod
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -17,18 +18,29 @@ from sgl_droute.simulator.images import scene_key
 from sgl_droute.simulator.pictures import Scene, picture_file
 from sgl_droute.simulator.replies import (
     GenerationFailed,
+    Problem,
     Reply,
     WorkerError,
     detail,
     internal_error,
     json_reply,
+    unprocessable,
 )
-from sgl_droute.simulator.schema import COMMON, ROLLOUT, Fields, check, check_values, parse_object
+from sgl_droute.simulator.schema import (
+    COMMON,
+    ROLLOUT,
+    Fields,
+    check,
+    check_values,
+    parse_object,
+    whole,
+)
 from sgl_droute.simulator.tensors import noise
 
 CHANNELS = 3
 LATENT_CHANNELS = 16
 LATENT_SCALE = 8
+MOST_VALUES = 1 << 28
 
 
 @define(eq=False)
@@ -47,15 +59,13 @@ class Rollout:
             text = bytes(error.reply.body).decode() if isinstance(error.reply.body, bytes) else ""
             raise detail(400, f"Invalid sampling params: {text[11:-2]}") from error
         shape = _shape(self.engine, fields)
-        samples = [self.engine.new_id() for _ in range(shape.outputs)]
         task = Task(
             kind="rollout",
             prompt=str(fields["prompt"]),
             seed=fields.get("seed"),
             shape=shape,
             make=lambda weights: [
-                self._sample(name, number, fields, shape, weights)
-                for number, name in enumerate(samples)
+                self._sample(number, fields, shape, weights) for number in range(shape.outputs)
             ],
         )
         try:
@@ -69,9 +79,7 @@ class Rollout:
         packed = await self.engine.run_in_thread(msgpack.packb, made.result)
         return Reply(200, "application/msgpack", packed)
 
-    def _sample(
-        self, name: str, number: int, fields: Fields, shape: Shape, weights: str
-    ) -> dict[str, Any]:
+    def _sample(self, number: int, fields: Fields, shape: Shape, weights: str) -> dict[str, Any]:
         key = f"{fields['prompt']} {scene_key(fields, number, shape.outputs, weights)}"
         width, height = self._side(shape.width), self._side(shape.height)
         latents = [
@@ -80,13 +88,15 @@ class Rollout:
             -(-height // LATENT_SCALE),
             -(-width // LATENT_SCALE),
         ]
+        if shape.steps * prod(latents) > MOST_VALUES:
+            raise GenerationFailed("CUDA out of memory.")
         debug = fields.get("rollout_debug_mode", True)
         trajectory = fields.get("rollout_return_dit_trajectory", False)
         names = ("variance_noises", "prev_sample_means", "noise_std_devs")
         return {
-            "request_id": name,
+            "request_id": self.engine.new_id(),
             "prompt": fields["prompt"],
-            "seed": None if fields.get("seed") is None else int(fields["seed"]) + number,
+            "seed": None if fields.get("seed") is None else whole(fields["seed"]) + number,
             "generated_output": self._output(key, shape, width, height),
             "rollout_log_probs": noise([shape.steps], f"log {key}"),
             "rollout_debug_tensors": {n: noise([shape.steps, *latents], n + key) for n in names}
@@ -117,7 +127,7 @@ def _shape(engine: Engine, fields: Fields) -> Shape:
     make = video_shape if video else image_shape
     shape = make(engine.model.family, fields)
     wanted = fields.get("num_outputs_per_prompt")
-    return evolve(shape, outputs=max(1, int(wanted or 1)))
+    return evolve(shape, outputs=max(1, whole(wanted or 1)))
 
 
 @define(eq=False)
@@ -134,6 +144,10 @@ class Vertex:
         parameters = given.get("parameters") or {}
         if not isinstance(instances, list) or not isinstance(parameters, dict):
             raise internal_error()
+        stray = next((one for one in instances if not isinstance(one, dict)), None)
+        if stray is not None:
+            message = "Input should be a valid dictionary"
+            raise unprocessable(Problem("dict_type", ("body", "instances"), message, stray))
         each = [
             Deferred.fromCoroutine(self._predict({**parameters, **instance}))
             for instance in instances

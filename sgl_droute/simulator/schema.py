@@ -129,7 +129,7 @@ def parse_object(body: bytes, content_type: str | None) -> Fields:
                 "json_invalid", ("body", error.pos), "JSON decode error", {}, {"error": error.msg}
             )
         ) from error
-    except UnicodeDecodeError as error:
+    except ValueError as error:
         raise detail(400, "There was an error parsing the body") from error
     if not isinstance(value, dict):
         raise _not_an_object(value)
@@ -198,7 +198,7 @@ def check_values(fields: Mapping[str, object]) -> None:
         raise detail(400, "size must be formatted as positive WIDTHxHEIGHT")
     for name in ("width", "height", "num_frames", "fps", "num_inference_steps"):
         value = fields.get(name)
-        if value is not None and int(str(value).partition(".")[0]) < 1:
+        if value is not None and whole(value) < 1:
             raise detail(400, f"{name} must be a positive integer")
 
 
@@ -206,4 +206,11 @@ def clamp(value: object, least: int = 1, most: int = 10) -> int:
     """
     *value* as a whole number between *least* and *most*; *least* for None.
     """
-    return least if value is None else min(max(int(str(value).partition(".")[0]), least), most)
+    return least if value is None else min(max(whole(value), least), most)
+
+
+def whole(value: object) -> int:
+    """
+    *value*, which has passed :func:`integer`, as an integer.
+    """
+    return int(value) if isinstance(value, (int, float)) else int(str(value))

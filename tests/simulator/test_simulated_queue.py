@@ -5,11 +5,15 @@ The line in front of a simulated GPU.
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
 
+from sgl_droute.simulator.gpu import GPU
 from sgl_droute.simulator.settings import SimulatorSettings
 from sgl_droute.simulator.testing import MemoryWorker
 
-FOX = {"prompt": "a fox", "size": "64x64"}
+FOX = {"prompt": "a fox", "size": "1024x1024"}
 SMALL = {"prompt": "a fox", "size": "64x64", "num_inference_steps": 1}
 
 
@@ -22,8 +26,8 @@ def test_one_at_a_time_in_order_of_arrival(worker: MemoryWorker) -> None:
     """
     The second request begins when the first ends, and its own time does not count the wait.
     """
-    first = worker.post("/v1/images/generations", {**FOX, "size": "1024x1024"})
-    second = worker.post("/v1/images/generations", {**FOX, "size": "1024x1024"})
+    first = worker.post("/v1/images/generations", FOX)
+    second = worker.post("/v1/images/generations", FOX)
     worker.advance(6.6)
     assert (first.status, second.status) == (None, None)
     worker.advance(0.2)
@@ -114,3 +118,43 @@ def test_warmup_holds_requests() -> None:
     worker.advance(10.0)
     assert [answer.status for answer in held] == [200, 200, 404]
     assert worker.get("/health").status == 200
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=12))
+def test_order_of_arrival_is_the_order_of_work(arrivals: list[tuple[int, int]]) -> None:
+    """
+    However arrivals and durations mix, work is done in order of arrival, one piece after the other.
+    """
+    clock, begun, ended = Clock(), [], []
+
+    def begin(number: int, seconds: int) -> float:
+        begun.append((number, clock.seconds()))
+        return float(seconds)
+
+    gpu = GPU(clock)
+    for number, (pause, seconds) in enumerate(arrivals):
+        for _ in range(pause):
+            clock.advance(1.0)
+        gpu.generate(
+            lambda n=number, s=seconds: begin(n, s),  # type: ignore[misc]
+            lambda n=number: ended.append((n, clock.seconds())),  # type: ignore[misc]
+        )
+    for _ in range(200):
+        clock.advance(1.0)
+    assert [number for number, _ in begun] == [number for number, _ in ended]
+    assert [number for number, _ in ended] == list(range(len(arrivals)))
+    assert all(end <= start for (_, end), (_, start) in zip(ended, begun[1:], strict=False))
+    assert (gpu.waiting, gpu.running) == (0, 0)
+
+
+def test_control_calls_visit_every_replica() -> None:
+    """
+    With two replicas a control call waits for the work before it on both.
+    """
+    worker = MemoryWorker(SimulatorSettings(model="flux.1-dev", dp_size=2))
+    for _ in range(2):
+        worker.post("/v1/images/generations", {"prompt": "a fox"})
+    stats = worker.get("/stats")
+    worker.advance(6.6)
+    assert stats.status is None
+    worker.finish(stats)
