@@ -74,7 +74,8 @@ def fetch(url: str, *, data: bytes | None = None, method: str | None = None) -> 
     """
     The JSON that *url* answers.
     """
-    request = urllib.request.Request(url, data=data, method=method)
+    headers = {} if data is None else {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, data=data, headers=headers, method=method)
     with urllib.request.urlopen(request, timeout=30) as response:
         return json.load(response)
 
