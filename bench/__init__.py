@@ -1,0 +1,3 @@
+"""
+Benchmarks of the router: run the scripts of this folder with Python.
+"""

@@ -1,0 +1,168 @@
+"""
+What was measured, as tables for people and as JSON for programs. Pure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from attrs import asdict
+
+from bench.harness.measure import Measured
+from bench.harness.options import Settings
+from bench.harness.summary import Record, Result, Summary, summarise
+
+COLUMNS = (
+    "algorithm",
+    "ok",
+    "failed",
+    "req/s",
+    "mean s",
+    "p50 s",
+    "p95 s",
+    "p99 s",
+    "max s",
+    "queue s",
+    "busy %",
+)
+
+
+def report(settings: Settings, measured: Measured) -> str:
+    """
+    The result for the terminal: what ran, the figures, the workers' shares, the errors.
+    """
+    summaries = {result.algorithm: summarise(result) for result in measured.results}
+    parts = [
+        header(settings, measured),
+        table(COLUMNS, [_row(name, each) for name, each in summaries.items()]),
+        _shares_table(measured.results),
+        *([_errors_table(summaries)] if any(each.failed for each in summaries.values()) else []),
+    ]
+    return "\n\n".join(parts)
+
+
+def header(settings: Settings, measured: Measured) -> str:
+    """
+    One line that says what was measured.
+    """
+    workers = f"{len(measured.results[0].served)} {measured.fleet} workers"
+    requests = f"{settings.num_prompts} {settings.task} requests of mix '{settings.mix}'"
+    load = f"at most {settings.max_concurrency} at once"
+    if settings.request_rate:
+        load += f", {settings.request_rate:g} arrivals/s"
+    times = f", {settings.repeat} times" if settings.repeat > 1 else ""
+    return f"{settings.model}: {workers}, {requests}{times}, {load}, seed {settings.seed}"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """
+    An aligned Markdown table: the first column to the left, the others to the right.
+    """
+    widths = [max(len(row[at]) for row in (columns, *rows)) for at in range(len(columns))]
+    rule = [f"{'-' * (width - 1)}{'-' if at == 0 else ':'}" for at, width in enumerate(widths)]
+    return "\n".join(_line(row, widths) for row in (columns, rule, *rows))
+
+
+def document(
+    script: str,
+    command: Sequence[str],
+    settings: Settings,
+    measured: Measured,
+    surroundings: Mapping[str, object],
+) -> dict[str, object]:
+    """
+    Everything that was measured, for JSON.
+
+    Args:
+        surroundings: Further entries, such as versions and the machine.
+    """
+    return {
+        "bench": script,
+        "command": list(command),
+        **surroundings,
+        "fleet": measured.fleet,
+        "settings": asdict(settings),
+        "results": [_result(result) for result in measured.results],
+    }
+
+
+def _result(result: Result) -> dict[str, object]:
+    return {
+        "algorithm": result.algorithm,
+        "summary": asdict(summarise(result)),
+        "served": dict(result.served),
+        "requests": [_record(record) for record in result.records],
+    }
+
+
+def _record(record: Record) -> dict[str, object]:
+    return {
+        "index": record.prompt.index,
+        "request": record.prompt.fields(),
+        "arrived": record.arrived,
+        "sent": record.sent,
+        "finished": record.finished,
+        "latency": record.latency,
+        "queue_time": record.queue_time,
+        **asdict(record.outcome),
+    }
+
+
+def _row(name: str, summary: Summary) -> list[str]:
+    seconds = (
+        summary.mean,
+        summary.p50,
+        summary.p95,
+        summary.p99,
+        summary.maximum,
+        summary.queue_time,
+    )
+    return [
+        name,
+        str(summary.completed),
+        str(summary.failed),
+        _number(summary.throughput, 2),
+        *(_number(each, 3) for each in seconds),
+        _percent(summary.busy),
+    ]
+
+
+def _shares_table(results: Sequence[Result]) -> str:
+    shares = [summarise(result).shares for result in results]
+    rows = [
+        [worker, *(_share(result.served[worker], each[worker]) for result, each in pairs)]
+        for worker in results[0].served
+        for pairs in [list(zip(results, shares, strict=True))]
+    ]
+    return table(["share per worker", *(result.algorithm for result in results)], rows)
+
+
+def _errors_table(summaries: Mapping[str, Summary]) -> str:
+    counts = Counter(
+        {
+            (name, error): count
+            for name, each in summaries.items()
+            for error, count in each.errors.items()
+        }
+    )
+    rows = [[error, name, str(count)] for (name, error), count in counts.most_common()]
+    return table(["error", "algorithm", "requests"], rows)
+
+
+def _share(count: int | None, share: float | None) -> str:
+    return "-" if count is None else f"{count} ({_percent(share)} %)"
+
+
+def _percent(share: float | None) -> str:
+    return _number(None if share is None else 100 * share, 1)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first, *others = zip(cells, widths, strict=True)
+    aligned = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+    return f"| {' | '.join(aligned)} |"
