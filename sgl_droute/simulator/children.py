@@ -29,7 +29,7 @@ log = Logger()
 # What the child finds its listening socket under: the first descriptor behind the standard three.
 _SOCKET = 3
 # One that makes images and videos, fast enough to be watched.
-_ARGUMENTS = ("--model", "cosmos3", "--speed", "20", "--exit-with-stdin")
+_ARGUMENTS = ("--model", "cosmos3", "--speed", "50", "--exit-with-stdin")
 
 
 def missing_packages() -> list[str]:

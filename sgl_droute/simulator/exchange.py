@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from typing import IO
 
-from attrs import define, evolve
+from attrs import Factory, define, evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -87,24 +87,27 @@ def measured(content: IO[bytes]) -> tuple[int, str]:
 class Exchanges:
     """
     Makes an exchange of every request, once its work is known.
-
-    Attributes:
-        warm: Fires when the worker has warmed up; shared by all who wait.
     """
 
     engine: Engine
     discovery: Discovery
-    _waiting: list[Deferred[None]]
+    _waiting: list[Deferred[None]] = Factory(list)
 
     def __call__(self, work: Callable[..., Awaitable[Reply]], *args: object) -> Exchange:
         return Exchange(self, lambda: work(*args))
 
     def warm(self) -> Deferred[None]:
+        """
+        Fires when the worker has warmed up.
+        """
         waiter: Deferred[None] = Deferred()
         self._waiting.append(waiter)
         return waiter
 
     def warmed_up(self) -> None:
+        """
+        Let the held requests go, in order of arrival.
+        """
         self.discovery.warming = False
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:

@@ -99,10 +99,8 @@ def shown(job: Job, now: float) -> dict[str, object]:
     """
     *job* as the worker shows it.
     """
-    several = len(job.paths) > 1
-    first = f"{job.paths[0]}" if job.paths else None
-    unfinished = str(job.paths[0]).replace("_0.mp4", ".mp4") if several else first
-    done = job.status == "completed" or job.completed is not None
+    done = job.completed is not None
+    announced = str(job.paths[0]) if done else str(job.paths[0]).replace("_0.mp4", ".mp4")
     return {
         "id": job.id,
         "object": "video",
@@ -117,7 +115,7 @@ def shown(job: Job, now: float) -> dict[str, object]:
         "completed_at": None if job.completed is None else int(job.completed),
         "expires_at": None,
         "error": None if job.error is None else {"message": job.error},
-        "file_path": None if job.error is not None else first if done else unfinished,
+        "file_path": announced if job.error is None else None,
         "file_paths": [str(path) for path in job.paths] if done else None,
         "num_outputs": len(job.paths) if done else None,
         "peak_memory_mb": job.peak_memory_mb,

@@ -5,7 +5,7 @@ A whole simulated worker: what it is made of, and its resource and site.
 from __future__ import annotations
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, execute
+from twisted.internet.defer import execute
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 
@@ -53,8 +53,7 @@ class SimulatedWorker:
         warmup = self.settings.warmup_time
         discovery = Discovery(engine, warming=warmup > 0)
         self.backstage = Backstage(engine)
-        waiting: list[Deferred[None]] = []
-        self._exchanges = Exchanges(engine, discovery, waiting)
+        self._exchanges = Exchanges(engine, discovery)
         self.routes = Routes(
             self._exchanges,
             discovery,
