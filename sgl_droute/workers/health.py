@@ -46,7 +46,7 @@ class HealthMonitor(Service):
     threshold: int
     _loop: LoopingCall = field(init=False)
     _stopped: Deferred[LoopingCall] | None = field(default=None, init=False)
-    _checks: dict[str, Deferred[None]] = field(factory=dict, init=False)
+    _checks: dict[int, Deferred[None]] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._loop = LoopingCall(self.check_all)
@@ -86,16 +86,16 @@ class HealthMonitor(Service):
         """
         Check *worker* now, unless a check of it is under way; never fails.
         """
-        under_way = self._checks.get(worker.url)
+        under_way = self._checks.get(worker.serial)
         if under_way is None:
             under_way = Deferred.fromCoroutine(self._check(worker))
             under_way.addErrback(self._broke, worker)
-            self._checks[worker.url] = under_way
+            self._checks[worker.serial] = under_way
             under_way.addCallback(self._ended, worker)
         return under_way
 
     def _ended(self, _: None, worker: Worker) -> None:
-        del self._checks[worker.url]
+        del self._checks[worker.serial]
 
     async def _check(self, worker: Worker) -> None:
         probe = await self._ask(worker)
