@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.web.http import datetimeToString
 from twisted.web.server import Request
 
 from sgl_droute.errors import RouterError
@@ -26,7 +27,7 @@ def request_id(request: Request) -> bytes:
     given = request.requestHeaders.getRawHeaders(b"x-request-id")
     if given and given[0]:
         return given[0]
-    made = uuid4().hex.encode("ascii")
+    made = _new_id()
     request.requestHeaders.setRawHeaders(b"X-Request-Id", [made])
     return made
 
@@ -52,27 +53,39 @@ async def refuse(request: Request, error: RouterError) -> bytes | None:
     if request.startedWriting:
         await _cut(request)
         return None
+    return error_reply(request, error)
+
+
+def error_reply(request: Request, error: RouterError) -> bytes:
+    """
+    As `reply`, with what the client is told of *error*.
+    """
     for name, value in error.headers.items():
         request.setHeader(name, value)
     return reply(request, {"error": str(error)}, error.status)
 
 
-def refusal(error: RouterError) -> bytes:
+def refusal(error: RouterError, request: Request | None) -> bytes:
     """
-    A whole HTTP answer as bytes, for a request that never became one.
+    A whole HTTP answer as bytes, the last one of its connection.
+
+    Args:
+        request: What has come of the request, if anything.
     """
     body = encoded({"error": str(error)})
     headers = {
-        "Server": _SERVER.decode("ascii"),
-        "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
-        "Connection": "close",
-        "X-Request-Id": uuid4().hex,
-        **error.headers,
+        b"Server": _SERVER,
+        b"Date": datetimeToString(),
+        b"Content-Type": b"application/json",
+        b"Content-Length": b"%d" % len(body),
+        b"Connection": b"close",
+        b"X-Request-Id": request_id(request) if request else _new_id(),
+        **{name.encode("ascii"): value.encode("ascii") for name, value in error.headers.items()},
     }
-    lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
+    phrase = HTTPStatus(error.status).phrase.encode("ascii")
+    lines = [b"HTTP/1.1 %d %s" % (error.status, phrase)]
+    lines += [name + b": " + value for name, value in headers.items()]
+    return b"\r\n".join([*lines, b"", body])
 
 
 def encoded(answer: Any) -> bytes:
@@ -80,6 +93,10 @@ def encoded(answer: Any) -> bytes:
     *answer* as one line of JSON.
     """
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _new_id() -> bytes:
+    return uuid4().hex.encode("ascii")
 
 
 async def _cut(request: Request) -> None:
@@ -95,5 +112,6 @@ def abort(request: Request) -> None:
     """
     Reset the connection of *request*: any kinder end would pass a torn answer off as whole.
     """
-    transport: Any = request.transport
-    transport.abortConnection()
+    # An HTTP/2 stream, on a site of another program, has no transport but resets itself.
+    connection: Any = request.transport or request.channel
+    connection.abortConnection()

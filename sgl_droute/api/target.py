@@ -15,6 +15,20 @@ from sgl_droute.errors import BadRequest, MethodNotAllowed
 # An authority is never looked up here (RFC 3986 3.2.2): enough to refuse spaces, user names, lists
 # and control characters.
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(:[0-9]*)?")
+_VISIBLE = re.compile(rb"[!-~]+")
+
+
+def admitted(method: bytes, target: bytes, version: bytes, hosts: Sequence[bytes]) -> bytes:
+    """
+    The `origin_form` of a request's target; *hosts* are the values of its ``Host`` headers.
+
+    Raises:
+        RouterError: As `origin_form`, `check_host` and `check_path`.
+    """
+    reduced = origin_form(method, target)
+    check_host(hosts, version)
+    check_path(reduced)
+    return reduced
 
 
 def origin_form(method: bytes, target: bytes) -> bytes:
@@ -27,7 +41,7 @@ def origin_form(method: bytes, target: bytes) -> bytes:
         MethodNotAllowed: A CONNECT: the router opens no tunnels to addresses that clients name.
         BadRequest: Any other target. Behind a worker's URL ``@evil:1/x`` would name another host.
     """
-    if any(byte <= 0x20 or byte >= 0x7F for byte in target):
+    if not _VISIBLE.fullmatch(target):
         raise BadRequest("The request target holds a character that it may not")
     if method == b"CONNECT":
         raise MethodNotAllowed("CONNECT is not served here", headers={"Allow": _ALLOW})

@@ -1,0 +1,77 @@
+"""
+Answers as a strict client reads them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from attrs import frozen
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9]) [ -~]+")
+_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\t -~\x80-\xff]*)")
+_BODILESS = (100, 204, 304)
+
+
+@frozen
+class Answer:
+    """
+    Status, headers (lower-case names) and body.
+    """
+
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def closes(self) -> bool:
+        """Whether it is the last one of its connection."""
+        return self.headers.get(b"connection") == b"close"
+
+    @property
+    def from_worker(self) -> bool:
+        """Whether a `tests.integration.strict_worker` gave it."""
+        return self.headers.get(b"server") == b"strict"
+
+
+def parse_answers(data: bytes) -> tuple[list[Answer], bytes]:
+    """
+    The whole answers in *data*, and what is left.
+    """
+    answers = []
+    while b"\r\n\r\n" in data:
+        head, _, rest = data.partition(b"\r\n\r\n")
+        line, *lines = head.split(b"\r\n")
+        status_line = _STATUS_LINE.fullmatch(line)
+        matches = [_HEADER.fullmatch(each) for each in lines]
+        assert status_line, line
+        assert all(matches), head
+        headers = {match[1].lower(): match[2] for match in matches if match}
+        assert len(headers) == len(lines), head
+        status = int(status_line[1])
+        length = 0 if status in _BODILESS else int(headers[b"content-length"])
+        if len(rest) < length:
+            break
+        answers.append(Answer(status, headers, rest[:length]))
+        data = rest[length:]
+    return answers, data
+
+
+def assert_well_told(answer: Answer) -> None:
+    """
+    An error of the router is one sentence in JSON, with what every answer has.
+    """
+    assert answer.headers[b"content-type"] == b"application/json"
+    assert answer.headers[b"server"] == b"sgl-droute"
+    assert answer.headers[b"date"].endswith(b" GMT")
+    assert answer.headers[b"x-request-id"]
+    assert list(answer.json) == ["error"]
+    assert isinstance(answer.json["error"], str)
+    assert answer.json["error"]
+    assert b"Traceback" not in answer.body
