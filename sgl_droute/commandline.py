@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any, NoReturn
 
+from twisted.application.app import ServerOptions
 from twisted.application.service import MultiService
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
@@ -22,7 +23,6 @@ from twisted.logger import FilteringLogObserver, ILogObserver, LogLevel, LogLeve
 from twisted.python import usage
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
-from twisted.application.app import ServerOptions
 
 
 class CommandOptions(usage.Options):
@@ -55,7 +55,8 @@ def one_line(command: str, problem: object) -> str:
     """
     *problem* in one line, behind the name of the command.
     """
-    return f"{command}: {' '.join(str(problem).split())}"
+    text = str(problem).removeprefix("Parameter type enforcement failed: ")
+    return f"{command}: {' '.join(text.split())}"
 
 
 class CommandService(MultiService):
@@ -105,7 +106,9 @@ def _one_line_errors(options: CommandOptions) -> Iterator[None]:
     try:
         yield
     except CannotListenError as problem:
-        options.fail(problem)
+        # By now twistd has put its log in the place of standard error.
+        print(one_line(options.command, problem), file=sys.__stderr__)
+        raise SystemExit(1) from None
 
 
 def check_listen(description: str) -> None:

@@ -26,7 +26,8 @@ from sgl_droute.errors import BadRequest
 from sgl_droute.fleet.urls import normalise_worker_url
 from sgl_droute.service import RouterService
 from sgl_droute.settings import RouterSettings, parse_count
-from sgl_droute.simulator.children import SimulatedFleet, missing_packages
+from sgl_droute.simulator.children import SimulatedFleet
+from sgl_droute.simulator.tap import missing_packages
 
 log = Logger()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from importlib.util import find_spec
 from typing import Any
 
 from attrs import define, field
@@ -30,13 +29,6 @@ log = Logger()
 _SOCKET = 3
 # One that makes images and videos, fast enough to be watched.
 _ARGUMENTS = ("--model", "cosmos3", "--speed", "50", "--exit-with-stdin")
-
-
-def missing_packages() -> list[str]:
-    """
-    The packages of the ``simulator`` extra that are not installed.
-    """
-    return [name for name in ("PIL", "av", "msgpack") if find_spec(name) is None]
 
 
 @define(eq=False)

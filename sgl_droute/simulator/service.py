@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from attrs import define, field
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReadDescriptor
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -48,15 +48,6 @@ def bound_socket(host: str, port: int) -> socket.socket:
         held.close()
         raise
     return held
-
-
-def complain(message: str) -> None:
-    """
-    One line on the true standard error: by now twistd has put its log in the place of the other.
-    """
-    assert sys.__stderr__ is not None
-    sys.__stderr__.write(f"sglang-d-simulator: {message}\n")
-    sys.__stderr__.flush()
 
 
 @implementer(IReadDescriptor)
@@ -121,11 +112,9 @@ class WorkerService(Service):
                 self._held = socket.socket(fileno=settings.listen_fd)
             self.port_number = self._held.getsockname()[1]
         except OSError as error:
-            where = f"{settings.host}:{settings.port}"
-            if settings.listen_fd is not None:
-                where = f"descriptor {settings.listen_fd}"
-            complain(f"cannot listen on {where}: {error.strerror or error}")
-            raise SystemExit(1) from None
+            inherited = settings.listen_fd is not None
+            interface = f"descriptor {settings.listen_fd}" if inherited else settings.host
+            raise CannotListenError(interface, settings.port, error) from error
         super().privilegedStartService()
 
     def startService(self) -> None:

@@ -7,7 +7,7 @@ Reading the options needs neither Pillow nor PyAV.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -15,21 +15,21 @@ from twisted.application.service import IService
 from twisted.internet.interfaces import IReactorCore
 from twisted.python import usage
 
+from sgl_droute.commandline import CommandOptions, CommandService
 from sgl_droute.simulator.faults import parse_orders
 from sgl_droute.simulator.models import MODELS
 from sgl_droute.simulator.settings import SimulatorSettings
 
-NAME = "sglang-d-simulator"
 NEEDED = ("PIL", "av", "msgpack")
 
 N = TypeVar("N", int, float)
 
 
-def refuse(message: str) -> SystemExit:
+def missing_packages() -> list[str]:
     """
-    What to raise to end the process with one line on standard error.
+    The packages of the ``simulator`` extra that are not installed.
     """
-    return SystemExit(f"{NAME}: {message}")
+    return [name for name in NEEDED if find_spec(name) is None]
 
 
 def number(option: str, kind: Callable[[str], N]) -> Callable[[str], N]:
@@ -51,11 +51,12 @@ def _parameter(option: str, default: Any, text: str, kind: Callable[[str], Any] 
     return [option, None, default, text, coerce]
 
 
-class Options(usage.Options):
+class Options(CommandOptions):
     """
     The options of one simulated worker.
     """
 
+    command = "sglang-d-simulator"
     synopsis = "[options]"
     longdesc = f"An SGLang diffusion worker without a GPU. Models: {', '.join(MODELS)}."
 
@@ -100,13 +101,6 @@ class Options(usage.Options):
             raise usage.UsageError(f"--fault: {error}") from error
         self._faults.append(given)
 
-    def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        try:
-            super().parseOptions(options)
-        except usage.UsageError as error:
-            text = str(error).removeprefix("Parameter type enforcement failed: ")
-            raise refuse(" ".join(text.split())) from None
-
     def postOptions(self) -> None:
         if self["model"] not in MODELS:
             raise usage.UsageError(f"--model: {self['model']!r} is none of {', '.join(MODELS)}")
@@ -125,13 +119,15 @@ def makeService(options: Options, reactor: IReactorCore | None = None) -> IServi
     Args:
         reactor: For tests; the installed one by default.
     """
-    absent = [name for name in NEEDED if find_spec(name) is None]
+    absent = missing_packages()
     if absent:
-        raise refuse(f"needs {', '.join(absent)}: pip install 'sgl-droute[simulator]'")
+        options.fail(f"needs {', '.join(absent)}: pip install 'sgl-droute[simulator]'")
     from sgl_droute.simulator.service import WorkerService
 
     if reactor is None:
         from twisted.internet import reactor as installed
 
         reactor = installed
-    return WorkerService(reactor, options.settings)
+    process = CommandService(options, "info")
+    WorkerService(reactor, options.settings).setServiceParent(process)
+    return process
