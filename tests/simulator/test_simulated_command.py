@@ -122,7 +122,8 @@ def test_taken_port() -> None:
         done = subprocess.run(
             [*COMMAND, "--port", str(port)], capture_output=True, text=True, timeout=PATIENCE
         )
-    expected = f"sglang-d-simulator: cannot listen on 127.0.0.1:{port}: Address already in use"
+    reason = "[Errno 98] Address already in use."
+    expected = f"sglang-d-simulator: Couldn't listen on 127.0.0.1:{port}: {reason}"
     assert lines == [expected]
     assert done.stderr.splitlines() == [expected]
     assert done.returncode != 0
