@@ -15,6 +15,7 @@ from twisted.application.strports import service as strports_service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.task import Cooperator
 from twisted.web.iweb import IAgent
+from twisted.web.resource import IResource
 
 from sgl_droute.api.inference import Inference
 from sgl_droute.api.management import Management
@@ -117,13 +118,17 @@ class RouterService(MultiService):
         """
         return self._resource
 
-    def site(self, reactor: Any) -> RouterSite:
+    def site(self, reactor: Any, root: IResource | None = None) -> RouterSite:
         """
-        A site that serves the API with all limits.
+        A site with all the router's limits.
+
+        Args:
+            reactor: Provides the time.
+            root: What it serves, with `resource` somewhere below; `resource` itself if None.
         """
         return RouterSite(
             reactor,
-            self._resource,
+            root or self._resource,
             max_body_size=self.settings.max_body_size,
             read_timeout=self.settings.read_timeout,
             idle_timeout=self.settings.idle_timeout,
