@@ -1,0 +1,135 @@
+"""
+TLS on both sides of the router.
+"""
+
+from __future__ import annotations
+
+import datetime
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from twisted.internet.endpoints import TCP4ClientEndpoint, serverFromString, wrapClientTLS
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+
+from tests.integration.commands import free_port
+from tests.integration.sockets import (
+    Connection,
+    connect,
+    reactor,
+    running_router,
+    scripted_worker,
+)
+
+
+@pytest.fixture
+def identity(tmp_path: Path) -> Path:
+    """A file with a key and its self-signed certificate for 127.0.0.1."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path / "identity.pem"
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+async def _connect(port: int, identity: Path) -> Connection:
+    """
+    A TLS client that trusts the certificate in *identity*.
+    """
+    trusted = trustRootFromCertificates([Certificate.loadPEM(identity.read_bytes())])
+    options = optionsForClientTLS("127.0.0.1", trustRoot=trusted)
+    endpoint = wrapClientTLS(options, TCP4ClientEndpoint(reactor, "127.0.0.1", port))
+    factory = Factory.forProtocol(Connection)
+    factory.noisy = False
+    connection: Any = await endpoint.connect(factory)
+    assert isinstance(connection, Connection)
+    return connection
+
+
+@pytest_twisted.ensureDeferred
+async def test_clients_over_tls(identity: Path) -> None:
+    """
+    ``--listen ssl:...`` serves HTTP/1.1 over TLS; the worker learns the scheme, and malformed
+    requests and cut answers are told over TLS too.
+    """
+    port = free_port()
+    listen = f"ssl:{port}:privateKey={identity}:interface=127.0.0.1"
+    async with scripted_worker() as worker, running_router(worker.url, listen=[listen]) as router:
+        await worker.connection()
+        client = await _connect(port, identity)
+        client.write(b"GET /x HTTP/1.1\r\nHost: r\r\n\r\n")
+        at_worker = await worker.connection(1)
+        assert b"\r\nX-Forwarded-Proto: https\r\n" in at_worker.received
+        size = 3_000_000
+        at_worker.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+        await client.until(lambda: client.received.endswith(b"\r\n\r\n" + b"x" * size))
+
+        client.write(b"GET /x HTTP/1.1\r\nHost: r\r\n\r\n")
+        await at_worker.until(lambda: at_worker.received.count(b"GET") == 2)
+        at_worker.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        await client.until_received(b"half")
+        at_worker.transport.loseConnection()
+        await client.until_closed()
+        assert client.closed is not None
+        assert not client.closed.check(ConnectionDone)
+        await router.at_rest()
+
+        malformed = await _connect(port, identity)
+        malformed.write(b"GET /x HTTP/1.1\r\nHost : r\r\n\r\n")
+        assert (await malformed.until_closed()).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_worker_whose_certificate_is_not_trusted(identity: Path) -> None:
+    """
+    A worker's certificate is verified: an unknown one is a 502 that says so, and nothing is sent.
+    """
+    received: list[bytes] = []
+
+    class Worker(Protocol):
+        def dataReceived(self, data: bytes) -> None:
+            received.append(data)
+
+    factory = Factory.forProtocol(Worker)
+    factory.noisy = False
+    endpoint = serverFromString(reactor, f"ssl:0:privateKey={identity}:interface=127.0.0.1")
+    port = await endpoint.listen(factory)
+    try:
+        async with running_router(f"https://127.0.0.1:{port.getHost().port}") as router:
+            client = await connect(router.port)
+            client.write(b"GET /x HTTP/1.1\r\nHost: r\r\n\r\n")
+            answer = await client.until_received(b"}\n")
+            assert answer.startswith(b"HTTP/1.1 502 ")
+            assert b"certificate verify failed" in answer
+            assert received == []
+    finally:
+        await port.stopListening()
