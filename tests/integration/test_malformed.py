@@ -4,16 +4,32 @@ Odd and malformed requests over real sockets: what the client is told, and what 
 
 from __future__ import annotations
 
+import hashlib
+import random
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 import pytest_twisted
 from attrs import frozen
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.threads import deferToThread
 
 from tests.integration.answers import Answer, assert_well_told, parse_answers
-from tests.integration.corpus import CASES, MAX_BODY, Case
+from tests.integration.corpus import (
+    CASES,
+    CHUNKS,
+    GET,
+    MAX_BODY,
+    PIPELINES,
+    POST,
+    WELL_FORMED,
+    Case,
+)
 from tests.integration.sockets import (
     Connection,
     Router,
@@ -22,6 +38,7 @@ from tests.integration.sockets import (
     running_router,
 )
 from tests.integration.strict_worker import StrictWorker
+from tests.integration.wire import WiredRouter
 
 LIVENESS = b"GET /liveness HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -104,3 +121,217 @@ async def test_corpus(case: Case) -> None:
         await is_over(client, len(case.statuses))
         assert the.seen == list(case.worker), case.reason
         assert sum(answer.from_worker for answer in got) == len(case.worker)
+
+
+@given(case=st.sampled_from(CASES), data=st.data())
+def test_pieces(case: Case, data: st.DataObject) -> None:
+    """
+    The same comes of a connection's bytes in whatever pieces they arrive.
+    """
+    router = WiredRouter(max_body_size=MAX_BODY)
+    client = router.connect()
+    for piece in data.draw(pieces(case.data)):
+        client.send(piece)
+    assert tuple(client.statuses) == case.statuses
+    assert [str(request) for request in router.worker.requests] == list(case.worker)
+
+
+@st.composite
+def pieces(draw: st.DrawFn, data: bytes) -> list[bytes]:
+    """
+    *data* cut anywhere, near its ends and line ends more often.
+    """
+    places = [at for at, byte in enumerate(data[:2000]) if byte in b"\r\n:; "]
+    anywhere = st.integers(0, len(data))
+    cuts = draw(st.lists(st.one_of(st.sampled_from(places or [0]), anywhere), max_size=12))
+    cuts = sorted({cut + draw(st.integers(0, 1)) for cut in cuts} | {0, len(data)})
+    return [data[start:end] for start, end in pairwise(cuts)]
+
+
+SEEDS = [case.data for case in (*WELL_FORMED, *CHUNKS, *PIPELINES) if len(case.data) < 4000]
+SNIPPETS = [
+    *(b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b";", b",", b"0", b"\x16", b"\x80", b"\xff"),
+    *(b"\r\n\r\n", b"0\r\n\r\n", b"5\r\nhello\r\n", b"ffffffffffffffff", b"-1", b"+", b"0x"),
+    *(b"Content-Length: 5\r\n", b"Content-Length: 0\r\n", b"Transfer-Encoding: chunked\r\n"),
+    *(b"Host: evil\r\n", b"Connection: close\r\n", b"Expect: 100-continue\r\n", b"HTTP/1.0"),
+    *(b"Upgrade: h2c\r\n", b"http://evil/", b"@evil/", b"%00", b"%0d%0a", b"GET * HTTP/1.1\r\n"),
+    GET + b"\r\n",
+    POST + b"Content-Length: 5\r\n\r\nhello",
+]
+
+
+@st.composite
+def mutations(draw: st.DrawFn) -> bytes:
+    """
+    Sound and odd requests, one behind the other, with a few changes.
+    """
+    data = bytearray(b"".join(draw(st.lists(st.sampled_from(SEEDS), min_size=1, max_size=3))))
+    for _ in range(draw(st.integers(0, 4))):
+        start = draw(st.integers(0, len(data)))
+        end = min(len(data), start + draw(st.integers(0, 8)))
+        new = draw(
+            st.one_of(
+                st.sampled_from(SNIPPETS), st.binary(max_size=4), st.just(data[start:end] * 2)
+            )
+        )
+        data[start:end] = new
+    return bytes(data)
+
+
+@given(data=mutations(), random=st.randoms(use_true_random=False))
+def test_mutations(data: bytes, random: random.Random) -> None:
+    """
+    Whatever comes: nothing breaks, the client reads sound answers only, and every request that the
+    worker sees is a sound one whose answer the client has.
+    """
+    router = WiredRouter(max_body_size=MAX_BODY)
+    client = router.connect()
+    cuts = sorted({0, len(data), *(random.randint(0, len(data)) for _ in range(3))})
+    for start, end in pairwise(cuts):
+        client.send(data[start:end])
+    router.wait(1000, step=10)
+    assert client.closed is not None
+    assert parse_answers(client.received)[1] == b""
+    for answer in client.answers:
+        if answer.status >= 400:
+            assert_well_told(answer)
+    assert not any(answer.closes for answer in client.answers[:-1])
+    assert router.worker.violations == []
+    assert all(connection.pending == b"" for connection in router.worker.connections)
+    from_worker = sum(answer.from_worker for answer in client.answers)
+    assert from_worker == len(router.worker.requests)
+    router.stop()
+
+
+LARGE = random.Random(1).randbytes(150_000)
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 150_000])
+@pytest.mark.parametrize("chunk", [None, 1000, 70_000])
+@pytest_twisted.ensureDeferred
+async def test_bodies_cross_unchanged(size: int, chunk: int | None) -> None:
+    """
+    A body arrives bit by bit as it was sent, also one too large to be kept in memory, and with a
+    length, however it came.
+    """
+    body = LARGE[:size]
+    async with scene() as the:
+        client = await the.client()
+        client.write(with_length(body) if chunk is None else in_chunks(body, chunk))
+        assert [answer.status for answer in await answers(client, 1)] == [200]
+        assert the.seen == ["POST /a"]
+        [request] = the.worker.requests
+        assert hashlib.sha256(request.body).digest() == hashlib.sha256(body).digest()
+        assert request.values(b"content-length") == [b"%d" % size]
+        await is_over(client, 1)
+
+
+def with_length(body: bytes) -> bytes:
+    return POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def in_chunks(body: bytes, size: int) -> bytes:
+    parts = [body[at : at + size] for at in range(0, len(body), size)]
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+    return POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+
+
+@pytest_twisted.ensureDeferred
+async def test_continue() -> None:
+    """
+    A client that waits for its 100 gets it once its headers are here, and then its answer.
+    """
+    async with scene() as the:
+        client = await the.client()
+        client.write(POST + b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        assert [answer.status for answer in await answers(client, 1)] == [100]
+        assert the.seen == []
+        client.write(b"hello")
+        assert [answer.status for answer in await answers(client, 2)] == [100, 200]
+        assert the.worker.requests[0].body == b"hello"
+        assert the.worker.requests[0].values(b"expect") == []
+        await is_over(client, 2)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_id_of_a_refused_request() -> None:
+    """
+    A refused request is answered with its own id as far as it came.
+    """
+    async with scene() as the:
+        client = await the.client()
+        client.write(POST + b"X-Request-Id: mine\r\nContent-Length: 999999\r\n\r\n")
+        [answer] = await answers(client, 1)
+        assert answer.headers[b"x-request-id"] == b"mine"
+        await is_over(client, 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_half_closed() -> None:
+    """
+    A client that closes its side without waiting for the answer has left: nothing is answered.
+    """
+    async with scene() as the:
+        client = await the.client()
+        client.write(GET + b"X: unfinished")
+        client.transport.loseWriteConnection()
+        assert await client.until_closed() == b""
+        assert the.seen == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_sends_and_closes() -> None:
+    """
+    A client that closes right behind its request leaves nothing in flight.
+    """
+    async with scene() as the:
+        for data in (GET + b"\r\n", with_length(LARGE), with_length(LARGE)[:-1], b"", b"G"):
+            client = await the.client()
+            client.write(data)
+            client.transport.loseConnection()
+            await client.until_closed()
+        await the.router.at_rest()
+        assert the.worker.violations == []
+
+
+HUGE = 50_000_000
+OVER = {
+    "length": POST + b"Content-Length: %d\r\n\r\n" % HUGE,
+    "chunks": POST + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % HUGE,
+    "target": b"POST @evil/x HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % HUGE,
+    "coding": POST + b"Transfer-Encoding: gzip\r\n\r\n",
+}
+
+
+def send_all_then_read(connection: socket.socket, head: bytes) -> bytes:
+    """
+    What a plain blocking client does.
+    """
+    with connection:
+        connection.settimeout(60)
+        connection.sendall(head)
+        block = memoryview(bytes(1_000_000))
+        for _ in range(HUGE // len(block)):
+            connection.sendall(block)
+        received = b""
+        while data := connection.recv(65536):
+            received += data
+        return received
+
+
+@pytest.mark.parametrize("name", OVER)
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_sends_50_mb_and_then_reads(name: str) -> None:
+    """
+    A refused client gets its answer also when it first sends everything that it has.
+    """
+    async with scene() as the:
+
+        def client() -> bytes:
+            address = ("127.0.0.1", the.router.port)
+            return send_all_then_read(socket.create_connection(address), OVER[name])
+
+        [answer] = parse_answers(await deferToThread(client))[0]
+        assert answer.status == (413 if name in ("length", "chunks") else 400)
+        assert_well_told(answer)
+        assert the.seen == []
