@@ -1,8 +1,8 @@
 """
 What a worker URL may look like, and which addresses are never a worker.
 
-Pure text and numbers: resolving a name is the business of `sgl_droute.workers.addresses`, which asks
-`is_blocked_address` again for what it found.
+Pure text and numbers: resolving a name is the business of `sgl_droute.workers.addresses`, which
+asks `is_blocked_address` again for what it found.
 """
 
 from __future__ import annotations
