@@ -4,6 +4,7 @@ What every test gets: no failure may be logged behind its back.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import cast
 
@@ -12,7 +13,11 @@ from hypothesis import HealthCheck, settings
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 settings.register_profile(
-    "router", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+    "router",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+    derandomize="CI" in os.environ,
 )
 settings.load_profile("router")
 

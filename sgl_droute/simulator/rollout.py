@@ -144,10 +144,10 @@ class Vertex:
         parameters = given.get("parameters") or {}
         if not isinstance(instances, list) or not isinstance(parameters, dict):
             raise internal_error()
-        stray = next((one for one in instances if not isinstance(one, dict)), None)
-        if stray is not None:
+        strays = [one for one in instances if not isinstance(one, dict)]
+        if strays:
             message = "Input should be a valid dictionary"
-            raise unprocessable(Problem("dict_type", ("body", "instances"), message, stray))
+            raise unprocessable(Problem("dict_type", ("body", "instances"), message, strays[0]))
         each = [
             Deferred.fromCoroutine(self._predict({**parameters, **instance}))
             for instance in instances

@@ -239,6 +239,16 @@ def test_vertex(worker: MemoryWorker) -> None:
     assert "error" in bad
 
 
+@pytest.mark.parametrize("instance", [None, "fox", 5, []])
+def test_vertex_instances_that_are_no_objects(worker: MemoryWorker, instance: object) -> None:
+    """
+    An instance that is not an object is a 422.
+    """
+    answer = post(worker, "/vertex_generate", {"instances": [{"prompt": "x"}, instance]})
+    assert answer.status == 422
+    assert answer.json["detail"][0]["type"] == "dict_type"
+
+
 def test_safetensors_checks_its_size() -> None:
     """
     Data that does not fit the shape is refused.
