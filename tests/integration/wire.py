@@ -115,14 +115,17 @@ class End:
         if self._unsent:
             data = bytes(self._unsent)
             self._unsent.clear()
+            self._resume_producer()
             if not self.peer.disconnecting:
                 self.peer.protocol.dataReceived(data)
-        if self._producer is not None and self._producer_paused:
-            self._producer_paused = False
-            self._producer.resumeProducing()
         if not self._unsent and (self.disconnecting or self._write_closed):
             # Nobody here goes on writing once the other end has closed.
             self._end(ConnectionDone(), ConnectionDone())
+
+    def _resume_producer(self) -> None:
+        if self._producer is not None and self._producer_paused:
+            self._producer_paused = False
+            self._producer.resumeProducing()
 
     def _end(self, here: Exception, there: Exception) -> None:
         for end, reason in ((self, here), (self.peer, there)):
