@@ -7,6 +7,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -18,6 +19,7 @@ GET = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
 POST = b"POST /a HTTP/1.1\r\nHost: h\r\n"
 MAX_BODY = 1_000_000
 READ, IDLE, KEEP_ALIVE = 60.0, 300.0, 75.0
+LINGER = 30
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts files in /proc")
 
@@ -30,6 +32,14 @@ class SilentWorker(StrictWorker):
         return b""
 
 
+class LargeWorker(StrictWorker):
+    """Gives the largest answer that is written in one go."""
+
+    def answer(self, request: Received) -> bytes:
+        super().answer(request)
+        return b"HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n" + b"x" * 65536
+
+
 @pytest.fixture
 def router() -> Iterator[WiredRouter]:
     """A router; when the test ends, nothing of its clients is left in it."""
@@ -40,6 +50,12 @@ def router() -> Iterator[WiredRouter]:
 def busy_router() -> Iterator[WiredRouter]:
     """A router whose worker never answers."""
     yield from _router(SilentWorker())
+
+
+@pytest.fixture
+def large_router() -> Iterator[WiredRouter]:
+    """A router whose worker gives large answers."""
+    yield from _router(LargeWorker())
 
 
 def _router(worker: StrictWorker | None = None) -> Iterator[WiredRouter]:
@@ -276,22 +292,52 @@ def test_an_answer_before_a_refusal(router: WiredRouter) -> None:
 
 def test_a_refused_client_that_goes_on_sending(router: WiredRouter) -> None:
     """
-    What a refused client still sends is read and dropped, for a while only.
+    What a refused client still sends is read and dropped for a while only; its answer waits longer.
     """
     client = router.connect()
     client.transport.pauseProducing()
     client.send(POST + b"Content-Length: 99999999999\r\n\r\n")
-    for _ in range(29):
-        client.send(b"x" * 100_000)
+    for _ in range(LINGER):
+        assert not client.transport.peer.disconnecting
         router.wait(1)
-    assert not client.transport.peer.disconnecting
-    router.wait(1)
-    client.send(b"x")
-    router.wait(0.1)
+        client.send(b"x" * 100_000)
     assert client.transport.peer.disconnecting
+    router.wait(IDLE - 1)
     client.transport.resumeProducing()
     router.settle()
     assert client.statuses == [413]
+
+
+def test_a_refused_client_that_sends_and_takes_nothing(router: WiredRouter) -> None:
+    """
+    After that while it has the idle time, no more.
+    """
+    client = router.connect()
+    client.transport.pauseProducing()
+    client.send(POST + b"Content-Length: 99999999999\r\n\r\n")
+    for _ in range(LINGER):
+        router.wait(1)
+        client.send(b"x")
+    router.wait(IDLE - 0.5)
+    assert client.closed is None
+    router.wait(1)
+    assert client.reset
+
+
+def test_a_refusal_behind_a_large_answer(large_router: WiredRouter) -> None:
+    """
+    A refused client that has yet to take an answer may go on sending all the same.
+    """
+    client = large_router.connect()
+    client.transport.pauseProducing()
+    client.send(GET + b"nonsense" * 10_000)
+    router_end = client.transport.peer
+    assert not router_end.paused
+    client.send(b"more")
+    client.transport.resumeProducing()
+    large_router.settle()
+    assert client.statuses == [200, 414]
+    assert client.closed is not None
 
 
 def test_a_refused_body_is_not_kept(router: WiredRouter) -> None:
@@ -300,11 +346,15 @@ def test_a_refused_body_is_not_kept(router: WiredRouter) -> None:
     """
     before = open_files()
     client = router.connect(POST + b"Transfer-Encoding: chunked\r\n\r\nffffffffff\r\n")
+    client.transport.pauseProducing()
     client.send(b"x" * 100_000)
     assert open_files() == before + 1
     for _ in range(10):
         client.send(b"x" * 100_000)
     assert open_files() == before
+    assert client.closed is None
+    client.transport.resumeProducing()
+    router.settle()
     assert client.statuses == [413]
 
 
@@ -346,20 +396,30 @@ def test_clients_that_leave_before_the_answer(busy_router: WiredRouter, leave: s
 
 
 @pytest.mark.logs_failures
-def test_a_body_that_cannot_be_kept(router: WiredRouter) -> None:
+@pytest.mark.parametrize("size", [200_000, 152_000], ids=["while it comes", "at its end"])
+def test_a_body_that_cannot_be_kept(router: WiredRouter, size: int) -> None:
     """
     A body that finds no room is refused with 507, and its file is closed.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, hard))
-    try:
-        before = open_files()
-        client = router.connect(POST + b"Content-Length: 200000\r\n\r\n")
-        for _ in range(20):
-            client.send(b"x" * 10_000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    before = open_files()
+    with largest_file(150_000):
+        client = router.connect(POST + b"Content-Length: %d\r\n\r\n" % size)
+        for start in range(0, size, 10_000):
+            client.send(b"x" * min(10_000, size - start))
     assert client.statuses == [507]
     assert_well_told(client.answers[0])
     assert open_files() == before
     assert router.worker.requests == []
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """
+    No file grows beyond *size* (bytes).
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -112,20 +112,24 @@ class End:
     def _move(self) -> None:
         if self.gone or self.peer.paused:
             return
+        resumed = False
         if self._unsent:
             data = bytes(self._unsent)
             self._unsent.clear()
-            self._resume_producer()
+            resumed = self._resume_producer()
             if not self.peer.disconnecting:
                 self.peer.protocol.dataReceived(data)
-        if not self._unsent and (self.disconnecting or self._write_closed):
+        # As in a real transport, a producer that was paused comes before the closing.
+        if not resumed and not self._unsent and (self.disconnecting or self._write_closed):
             # Nobody here goes on writing once the other end has closed.
             self._end(ConnectionDone(), ConnectionDone())
 
-    def _resume_producer(self) -> None:
-        if self._producer is not None and self._producer_paused:
-            self._producer_paused = False
-            self._producer.resumeProducing()
+    def _resume_producer(self) -> bool:
+        if self._producer is None or not self._producer_paused:
+            return False
+        self._producer_paused = False
+        self._producer.resumeProducing()
+        return True
 
     def _end(self, here: Exception, there: Exception) -> None:
         for end, reason in ((self, here), (self.peer, there)):
