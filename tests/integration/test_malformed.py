@@ -7,16 +7,20 @@ from __future__ import annotations
 import hashlib
 import random
 import socket
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
+import twisted.test
 from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
 from twisted.internet.threads import deferToThread
 
 from tests.integration.answers import Answer, assert_well_told, parse_answers
@@ -319,19 +323,48 @@ def send_all_then_read(connection: socket.socket, head: bytes) -> bytes:
         return received
 
 
+def over_tcp(address: Any) -> socket.socket:
+    return socket.create_connection((address.host, address.port))
+
+
+def over_tls(address: Any) -> socket.socket:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context.wrap_socket(over_tcp(address), suppress_ragged_eofs=False)
+
+
+def over_unix(address: Any) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(address.name)
+    return connection
+
+
+IDENTITY = Path(twisted.test.__file__).with_name("server.pem")
+ROADS: dict[str, tuple[str, Callable[[Any], socket.socket]]] = {
+    "tcp": ("tcp:0:interface=127.0.0.1", over_tcp),
+    "tls": (f"ssl:0:interface=127.0.0.1:privateKey={IDENTITY}", over_tls),
+    "unix": ("unix:{folder}/socket", over_unix),
+}
+
+
+@pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("name", OVER)
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_sends_50_mb_and_then_reads(name: str) -> None:
+async def test_a_client_that_sends_50_mb_and_then_reads(
+    name: str, road: str, tmp_path: Path
+) -> None:
     """
     A refused client gets its answer also when it first sends everything that it has.
     """
+    listen, connected = ROADS[road]
     async with scene() as the:
-
-        def client() -> bytes:
-            address = ("127.0.0.1", the.router.port)
-            return send_all_then_read(socket.create_connection(address), OVER[name])
-
-        [answer] = parse_answers(await deferToThread(client))[0]
+        endpoint = serverFromString(reactor, listen.format(folder=tmp_path))
+        port = await endpoint.listen(the.router.service.site(reactor))
+        address = port.getHost()
+        received = await deferToThread(lambda: send_all_then_read(connected(address), OVER[name]))
+        await port.stopListening()
+        [answer] = parse_answers(received)[0]
         assert answer.status == (413 if name in ("length", "chunks") else 400)
         assert_well_told(answer)
         assert the.seen == []
