@@ -194,7 +194,9 @@ def _add_workers(parser: ArgumentParser) -> None:
     group.add_argument("--worker-urls", nargs="+", type=_url, default=[], help="running workers")
     group.add_argument("--worker-base-port", type=_port, default=30000, help="first port to try")
     group.add_argument("--num-gpus-per-worker", type=_count, default=1, help="of real workers")
-    group.add_argument("--worker-extra-args", type=_words, default=(), help="for sglang serve")
+    group.add_argument(
+        "--worker-extra-args", type=_words, default=(), help="for sglang serve, as ...=WORDS"
+    )
     group.add_argument(
         "--startup-timeout", type=_positive, default=1800.0, help="seconds until all are ready"
     )
@@ -203,7 +205,9 @@ def _add_workers(parser: ArgumentParser) -> None:
 def _add_router(parser: ArgumentParser, compare: bool) -> None:
     group = parser.add_argument_group("router")
     group.add_argument("--router-port", type=_port, default=0, help="0 takes a free one")
-    group.add_argument("--router-extra-args", type=_words, default=(), help="for the router")
+    group.add_argument(
+        "--router-extra-args", type=_words, default=(), help="for the router, as ...=WORDS"
+    )
     if compare:
         return
     group.add_argument("--skip-router", action="store_true", help="use a running --router-url")

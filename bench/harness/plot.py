@@ -44,27 +44,26 @@ def _distribution(axes: Any, results: Sequence[Result]) -> None:
         if not latencies:
             continue
         steps = [(rank + 1) / len(latencies) for rank in range(len(latencies))]
-        axes.step(
-            [0.0, *latencies], [0.0, *steps], where="post", label=result.algorithm, color=colour
-        )
+        throughput = summarise(result).throughput or 0.0
+        label = f"{result.algorithm}, {throughput:.2f} req/s"
+        axes.step([0.0, *latencies], [0.0, *steps], where="post", label=label, color=colour)
     axes.set(title="Latency distribution", xlabel="seconds", ylabel="share of requests")
     axes.set_xlim(left=0)
     axes.set_ylim(0, 1.02)
     axes.grid(alpha=0.3)
-    if len(results) > 1:
-        axes.legend(loc="lower right", frameon=False)
-    else:
+    if len(results) == 1:
         _mark_percentiles(axes, results[0])
+    axes.legend(loc="lower right", frameon=True, framealpha=0.8, edgecolor="none")
 
 
 def _mark_percentiles(axes: Any, result: Result) -> None:
     summary = summarise(result)
-    for name, height, value in (("p50", 0.5, summary.p50), ("p95", 0.95, summary.p95)):
+    styles = {"p50": "--", "p95": "-.", "p99": ":"}
+    for name, style in styles.items():
+        value = getattr(summary, name)
         if value is not None:
-            axes.plot([value], [height], "o", color="black", markersize=4)
-            axes.annotate(
-                f"{name} {value:.2f} s", (value, height), (8, -12), textcoords="offset points"
-            )
+            label = f"{name} {value:.2f} s"
+            axes.axvline(value, linestyle=style, color="black", linewidth=1, label=label)
 
 
 def _figures(axes: Any, results: Sequence[Result]) -> None:
@@ -88,7 +87,7 @@ def _shares(axes: Any, results: Sequence[Result]) -> None:
             [at + offset for at in range(len(workers))], heights, _width(results), color=colour
         )
         if len(workers) <= _MOST_NAMED_WORKERS:
-            axes.bar_label(bars, fmt="%.0f", fontsize=7, padding=2)
+            axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
     if len(workers) <= _MOST_NAMED_WORKERS:
         axes.set_xticks(range(len(workers)), [str(number) for number in range(len(workers))])
     unknown = any(count is None for result in results for count in result.served.values())

@@ -47,6 +47,8 @@ def header(settings: Settings, measured: Measured) -> str:
     One line that says what was measured.
     """
     workers = f"{len(measured.results[0].served)} {measured.fleet} workers"
+    if measured.fleet == "simulated":
+        workers += f" at speed {_speeds(settings)}"
     requests = f"{settings.num_prompts} {settings.task} requests of mix '{settings.mix}'"
     load = f"at most {settings.max_concurrency} at once"
     if settings.request_rate:
@@ -85,6 +87,11 @@ def document(
         "settings": asdict(settings),
         "results": [_result(result) for result in measured.results],
     }
+
+
+def _speeds(settings: Settings) -> str:
+    factors = ", ".join(f"{factor:g}" for factor in settings.worker_speeds)
+    return f"{settings.speed:g}" + (f" times {factors}" if factors else "")
 
 
 def _result(result: Result) -> dict[str, object]:

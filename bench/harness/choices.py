@@ -1,0 +1,125 @@
+"""
+What one choice of a worker costs inside the router, by algorithm and size of the fleet.
+
+In process and without a network: only `sgl_droute.fleet.pool` is measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from random import Random
+from time import perf_counter
+
+from attrs import define, field, frozen
+
+from bench.harness.report import table
+from sgl_droute.fleet.pool import Pool
+from sgl_droute.fleet.worker import Worker
+
+SIZES = (1, 10, 100, 1000, 10000)
+
+
+@define(eq=False)
+class BusyFleet:
+    """
+    A pool under constant load: as many requests in flight as there are workers.
+
+    Args:
+        algorithm: Chooses the workers.
+        size: Workers.
+        random: Decides which request ends next, and is the algorithm's chance.
+    """
+
+    algorithm: str
+    size: int
+    random: Random
+    pool: Pool = field(init=False)
+    _leases: list[AbstractContextManager[Worker]] = field(factory=list, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.pool = Pool(self.algorithm, self.random)
+        for number in range(self.size):
+            self.pool.add(f"http://worker-{number}:30000")
+        for _ in range(self.size):
+            self._leases.append(self._leased())
+
+    def step(self) -> None:
+        """
+        End one request, begin another: one release and one choice.
+        """
+        at = self.random.randrange(self.size)
+        self._leases[at].__exit__(None, None, None)
+        self._leases[at] = self._leased()
+
+    def _leased(self) -> AbstractContextManager[Worker]:
+        lease = self.pool.lease()
+        lease.__enter__()
+        return lease
+
+
+@frozen(kw_only=True)
+class Cost:
+    """
+    Attributes:
+        seconds: For one choice and one release.
+    """
+
+    algorithm: str
+    size: int
+    seconds: float
+
+
+def choice_costs(
+    algorithms: Sequence[str],
+    sizes: Sequence[int] = SIZES,
+    *,
+    steps: int = 2000,
+    batches: int = 10,
+    seconds: Callable[[], float] = perf_counter,
+) -> list[Cost]:
+    """
+    The cost of a choice for each algorithm and number of workers: the mean of the quickest of
+    *batches* batches, as whatever else the machine does only adds to the others. The batches of all
+    fleets take turns, so that a slow spell of the machine hits them alike.
+
+    Args:
+        steps: Choices in a batch; no fewer than there are workers, so that what an index leaves
+            behind is cleared away within each.
+        seconds: The clock.
+    """
+    fleets = [BusyFleet(name, size, Random(0)) for name in algorithms for size in sizes]
+    quickest = [math.inf] * len(fleets)
+    for _ in range(batches):
+        for at, fleet in enumerate(fleets):
+            count = max(steps, 2 * fleet.size)
+            quickest[at] = min(quickest[at], _timed(fleet, count, seconds) / count)
+    return [
+        Cost(algorithm=fleet.algorithm, size=fleet.size, seconds=each)
+        for fleet, each in zip(fleets, quickest, strict=True)
+    ]
+
+
+def costs_table(costs: Sequence[Cost]) -> str:
+    """
+    *costs* as a table, with the ratio to the smallest fleet of the same algorithm.
+    """
+    smallest = {cost.algorithm: cost.seconds for cost in reversed(costs)}
+    rows = [
+        [
+            cost.algorithm,
+            str(cost.size),
+            f"{cost.seconds * 1e6:.2f}",
+            f"{cost.seconds / smallest[cost.algorithm]:.2f}",
+        ]
+        for cost in costs
+    ]
+    return table(["algorithm", "workers", "us per choice", "ratio"], rows)
+
+
+def _timed(fleet: BusyFleet, steps: int, seconds: Callable[[], float]) -> float:
+    began = seconds()
+    for _ in range(steps):
+        fleet.step()
+    return seconds() - began
