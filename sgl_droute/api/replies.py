@@ -37,12 +37,18 @@ def reply(request: Request, answer: Any, status: int = 200) -> bytes:
     The body of a JSON answer; status and headers are set on *request*.
     """
     body = encoded(answer)
-    request.setResponseCode(status)
-    request.setHeader(b"Server", _SERVER)
+    _begin(request, status)
     request.setHeader(b"Content-Type", b"application/json")
     request.setHeader(b"Content-Length", b"%d" % len(body))
-    request.setHeader(b"X-Request-Id", request_id(request))
     return body
+
+
+def empty_reply(request: Request) -> bytes:
+    """
+    As `reply`, with nothing to say.
+    """
+    _begin(request, 204)
+    return b""
 
 
 async def refuse(request: Request, error: RouterError) -> bytes | None:
@@ -93,6 +99,13 @@ def encoded(answer: Any) -> bytes:
     *answer* as one line of JSON.
     """
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _begin(request: Request, status: int) -> None:
+    request.setResponseCode(status)
+    request.setHeader(b"Server", _SERVER)
+    request.setHeader(b"Date", datetimeToString())
+    request.setHeader(b"X-Request-Id", request_id(request))
 
 
 def _new_id() -> bytes:

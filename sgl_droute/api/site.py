@@ -19,7 +19,7 @@ from twisted.web.http import HTTPChannel, parse_qs
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
-from sgl_droute.api.replies import abort, error_reply, refusal, reply
+from sgl_droute.api.replies import abort, empty_reply, error_reply, refusal, reply
 from sgl_droute.api.target import admitted, origin_form
 from sgl_droute.errors import (
     BadRequest,
@@ -99,17 +99,19 @@ class RouterRequest(Request):
         self.path, _, query = self.uri.partition(b"?")
         self.args = parse_qs(query, True)
         if self.uri == b"*":
-            self.setResponseCode(204)
-            self.finish()
-            return
-        self.process()
+            self._answer(empty_reply(self))
+        else:
+            self.process()
 
     def processingFailed(self, reason: Failure) -> None:
         log.failure("request {uri} broke", reason, uri=self.uri)
         if self.startedWriting:
             abort(self)
             return
-        self.write(reply(self, {"error": "Internal error"}, 500))
+        self._answer(reply(self, {"error": "Internal error"}, 500))
+
+    def _answer(self, body: bytes) -> None:
+        self.write(body)
         self.finish()
 
     def _keep(self, write: Callable[[], object]) -> None:
@@ -132,8 +134,7 @@ class RouterRequest(Request):
     def _tell_refused(self, error: RouterError) -> None:
         # Channels of other programs take no answer before the request's end.
         if not isinstance(self.channel, RouterChannel):
-            self.write(error_reply(self, error))
-            self.finish()
+            self._answer(error_reply(self, error))
 
 
 class RouterChannel(HTTPChannel):

@@ -67,11 +67,18 @@ def assert_well_told(answer: Answer) -> None:
     """
     An error of the router is one sentence in JSON, with what every answer has.
     """
+    assert_signed(answer)
     assert answer.headers[b"content-type"] == b"application/json"
-    assert answer.headers[b"server"] == b"sgl-droute"
-    assert answer.headers[b"date"].endswith(b" GMT")
-    assert answer.headers[b"x-request-id"]
     assert list(answer.json) == ["error"]
     assert isinstance(answer.json["error"], str)
     assert answer.json["error"]
     assert b"Traceback" not in answer.body
+
+
+def assert_signed(answer: Answer) -> None:
+    """
+    An answer of the router says so, when, and to which request.
+    """
+    assert answer.headers[b"server"] == b"sgl-droute"
+    assert answer.headers[b"date"].endswith(b" GMT")
+    assert answer.headers[b"x-request-id"]

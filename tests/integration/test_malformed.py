@@ -22,8 +22,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
 from twisted.internet.threads import deferToThread
+from twisted.web.server import Site
 
-from tests.integration.answers import Answer, assert_well_told, parse_answers
+from sgl_droute.api.site import RouterRequest
+from tests.integration.answers import Answer, assert_signed, assert_well_told, parse_answers
 from tests.integration.corpus import (
     CASES,
     CHUNKS,
@@ -122,6 +124,8 @@ async def test_corpus(case: Case) -> None:
         for answer in got:
             if answer.status >= 400:
                 assert_well_told(answer)
+            elif answer.status >= 200 and not answer.from_worker:
+                assert_signed(answer)
         await is_over(client, len(case.statuses))
         assert the.seen == list(case.worker), case.reason
         assert sum(answer.from_worker for answer in got) == len(case.worker)
@@ -205,6 +209,37 @@ def test_mutations(data: bytes, random: random.Random) -> None:
     from_worker = sum(answer.from_worker for answer in client.answers)
     assert from_worker == len(router.worker.requests)
     router.stop()
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "body"),
+    [
+        (POST + b"Content-Length: 10\r\n\r\n0123456789", 200, b"0123456789"),
+        (POST + b"Content-Length: 11\r\n\r\n01234567890", 413, None),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\nb\r\n01234567890\r\n0\r\n\r\n", 413, None),
+        (b"GET @evil/x HTTP/1.1\r\nHost: h\r\n\r\n", 400, None),
+        (b"GET /a HTTP/1.1\r\n\r\n", 400, None),
+        (b"CONNECT evil:1 HTTP/1.1\r\nHost: h\r\n\r\n", 405, None),
+        (b"GET http://evil/x HTTP/1.1\r\nHost: h\r\n\r\n", 200, b""),
+    ],
+)
+def test_on_a_site_of_another_program(data: bytes, status: int, body: bytes | None) -> None:
+    """
+    With our request class a foreign site has the same answers, once the whole request is there,
+    and its own limit.
+    """
+    router = WiredRouter()
+    site = Site(router.service.resource(), reactor=router.clock)
+    site.requestFactory = RouterRequest
+    site.max_body_size = 10  # type: ignore[attr-defined]
+    client = router.connect(data, site)
+    assert client.statuses == [status]
+    assert [request.body for request in router.worker.requests] == ([] if body is None else [body])
+    if status >= 400:
+        assert_well_told(client.answers[0])
+    assert (b"allow" in client.answers[0].headers) == (status == 405)
+    client.send(b"GET /liveness HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert client.statuses == [status, 200]
 
 
 LARGE = random.Random(1).randbytes(150_000)

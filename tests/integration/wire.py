@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
+from twisted.web.server import Site
 from zope.interface import implementer
 
 from sgl_droute.service import RouterService
@@ -185,12 +186,12 @@ class WiredRouter:
         self._site = self.service.site(self.clock)
         self.settle()
 
-    def connect(self, data: bytes = b"") -> Client:
+    def connect(self, data: bytes = b"", site: Site | None = None) -> Client:
         """
-        A client that has sent *data*.
+        A client that has sent *data*, to a site of its own if one is given.
         """
         client = Client(self)
-        channel: Any = self._site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 2))
+        channel: Any = (site or self._site).buildProtocol(IPv4Address("TCP", "127.0.0.1", 2))
         joined(self.clock, client, channel)
         client.send(data)
         return client
