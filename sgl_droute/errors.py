@@ -53,6 +53,12 @@ class BodyTooLarge(RouterError):
     status = 413
 
 
+class TargetTooLong(RouterError):
+    """The request line is longer than the router takes (RFC 9112 3)."""
+
+    status = 414
+
+
 class HeadersTooLarge(RouterError):
     """The request line and headers are larger, or more, than the router takes."""
 

@@ -22,8 +22,8 @@ from werkzeug.routing import PathConverter
 from sgl_droute.api.inference import Inference
 from sgl_droute.api.management import Management
 from sgl_droute.api.observe import Observe
-from sgl_droute.api.replies import refuse, reply
-from sgl_droute.api.target import below_mount, check_host, check_path, origin_form
+from sgl_droute.api.replies import error_reply, refuse
+from sgl_droute.api.target import admitted, below_mount
 from sgl_droute.errors import MethodNotAllowed, NoWorker, RouterError
 
 log = Logger()
@@ -129,17 +129,19 @@ class RouterResource(Resource):
         try:
             self._admit(request)
         except RouterError as error:
-            return reply(request, {"error": str(error)}, error.status)
+            return error_reply(request, error)
         self._klein.render(request)
         return NOT_DONE_YET
 
     def _admit(self, request: Request) -> None:
-        target = origin_form(request.method, request.uri)
-        check_host(request.requestHeaders.getRawHeaders(b"host", []), request.clientproto)
-        check_path(target)
+        hosts = request.requestHeaders.getRawHeaders(b"host", [])
+        target = admitted(request.method, request.uri, request.clientproto, hosts)
         prefix, request.uri = below_mount(target, len(request.prepath or ()))
         if prefix:
             request.requestHeaders.setRawHeaders(b"X-Forwarded-Prefix", [prefix])
+        if request.postpath and request.postpath[0][:1] in (b"", b"/"):
+            # Klein drops doubled slashes at the beginning, and would take //health for /health.
+            request.postpath.insert(0, b".")
 
 
 def _refuse_other_methods(routes: Klein) -> None:

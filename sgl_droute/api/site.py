@@ -28,6 +28,7 @@ from sgl_droute.errors import (
     NoStorage,
     RequestTimeout,
     RouterError,
+    TargetTooLong,
 )
 from sgl_droute.workers.headers import connection_tokens
 
@@ -44,12 +45,6 @@ _LINGER_SILENCE = 2.0
 _LENGTH_DIGITS = 18
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-
-
-class TargetTooLong(RouterError):
-    """The request line is longer than the router takes (RFC 9112 3)."""
-
-    status = 414
 
 
 class RouterRequest(Request):

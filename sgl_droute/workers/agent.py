@@ -27,6 +27,9 @@ from sgl_droute.workers.headers import connection_tokens
 KEEP_ALIVE = 4.0
 IDLE_CONNECTIONS_PER_WORKER = 64
 
+# The state of Twisted's client connection whose whole answer came before the request was sent.
+_ANSWERED_EARLY = "TRANSMITTING_AFTER_RECEIVING_RESPONSE"
+
 
 def split_target(uri: bytes) -> tuple[bytes, bytes]:
     """
@@ -76,13 +79,31 @@ class WorkerAgent:
         return Deferred.fromCoroutine(self._request(base, sent))
 
     async def _request(self, base: bytes, request: Request) -> IResponse:
+        connection = await self._connection(base)
+        try:
+            answering = connection.request(request)
+            parser = connection._parser
+            response: IResponse = await answering
+        except RequestNotSent as problem:
+            worker = base.decode("ascii")
+            raise NotConnected(worker, "the idle connection was closed") from problem
+        if connection.state == _ANSWERED_EARLY:
+            # What is left of the request's body is not wanted any more, and its file will close.
+            connection.transport.abortConnection()
+        # The parser keeps Connection to itself, so nobody else can drop what it names.
+        hidden = Headers() if parser is None else parser.connHeaders
+        for name in connection_tokens(hidden):
+            response.headers.removeHeader(name)
+        return response
+
+    async def _connection(self, base: bytes) -> Any:
         worker = base.decode("ascii")
         endpoint = self._endpoints.get(base)
         if endpoint is None:
             endpoint = WorkerEndpoint(self.reactor, worker, self.connect_timeout)
             self._endpoints[base] = endpoint
         try:
-            connection = await self._pool.getConnection(base, endpoint)
+            return await self._pool.getConnection(base, endpoint)
         except CancelledError:
             raise
         except ConnectingTimedOut as problem:
@@ -90,17 +111,6 @@ class WorkerAgent:
             raise ConnectTimeout(worker, reason) from problem
         except Exception as problem:
             raise NotConnected(worker, str(problem)) from problem
-        try:
-            answering = connection.request(request)
-            parser = connection._parser
-            response = await answering
-        except RequestNotSent as problem:
-            raise NotConnected(worker, "the idle connection was closed") from problem
-        # The parser keeps Connection to itself, so nobody else can drop what it names.
-        hidden = Headers() if parser is None else parser.connHeaders
-        for name in connection_tokens(hidden):
-            response.headers.removeHeader(name)
-        return response
 
     def close(self) -> Deferred[None]:
         """

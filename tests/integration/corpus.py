@@ -136,6 +136,8 @@ TARGETS = (
     Case("two slashes", _target(b"//evil/x"), (200,), "RFC 9112 3.2.1: a path", ("GET //evil/x",)),
     Case("dots and semicolon", _target(b"/..;/x"), (200,), "a path of the worker", ("GET /..;/x",)),
     Case("dots", _target(b"/../../x"), (200,), "a path of the worker", ("GET /../../x",)),
+    Case("two slashes before a route", _target(b"//list_workers"), (200,), "a path of the worker", ("GET //list_workers",)),
+    Case("encoded slash before a route", _target(b"/%2Flist_workers"), (200,), "a path of the worker", ("GET /%2Flist_workers",)),
     Case("dots before a route", _target(b"/x/../list_workers"), (200,), "a path of the worker", ("GET /x/../list_workers",)),
     Case("absolute http", _target(b"http://evil/x?y"), (200,), "RFC 9112 3.2.2: cut to its path", ("GET /x?y",)),
     Case("absolute https", _target(b"https://evil:443/x"), (200,), "RFC 9112 3.2.2", ("GET /x",)),

@@ -338,6 +338,30 @@ async def test_a_large_upload_arrives_whole() -> None:
         await client.until_received(b"ok")
 
 
+@pytest.mark.parametrize("connection", [b"close", b"keep-alive"])
+@pytest_twisted.ensureDeferred
+async def test_an_answer_before_the_upload_is_read(connection: bytes) -> None:
+    """
+    A worker that refuses a body before it has read it is heard; the rest is not sent.
+    """
+    size = 20_000_000
+    async with scripted_worker() as worker, running_router(worker.url) as router:
+        await worker.connection()
+        client = await connect(router.port)
+        client.write(b"POST /x HTTP/1.1\r\nHost: r\r\nContent-Length: %d\r\n\r\n" % size)
+        client.write(b"x" * size)
+        at_worker = await worker.connection(1)
+        at_worker.transport.pauseProducing()
+        at_worker.write(
+            b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: %s\r\n\r\nno" % connection
+        )
+        assert (await client.until_received(b"\r\n\r\nno")).startswith(b"HTTP/1.1 413 Too Large")
+        await router.at_rest()
+        at_worker.transport.resumeProducing()
+        await at_worker.until_closed()
+        assert len(at_worker.received) < size
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_worker_that_falls_silent_is_cut() -> None:
     """
