@@ -16,6 +16,7 @@ from attrs import define, evolve, field, frozen
 from treq.client import HTTPClient
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
@@ -26,6 +27,7 @@ from bench.harness.workload import Prompt
 
 # Below the 5 s after which a worker closes an idle connection.
 _KEEP_IDLE = 4
+_CANCELLED = (CancelledError, ConnectingCancelledError)
 _PATHS = {"image": "/v1/images/generations", "video": "/v1/videos"}
 _MOST_ERROR_TEXT = 200
 
@@ -213,10 +215,11 @@ def _video(outcome: Outcome, end: Answer) -> Outcome:
 
 def reraise_cancelled(error: BaseException) -> None:
     """
-    Raise `CancelledError` if that is what *error* is, or what treq has wrapped in it.
+    Raise `CancelledError` if that is what *error* is, or what treq has wrapped in it, or what comes
+    of cancelling a connection that is being opened.
     """
     reasons: Sequence[Failure] = getattr(error, "reasons", None) or ()
-    if isinstance(error, CancelledError) or any(each.check(CancelledError) for each in reasons):
+    if isinstance(error, _CANCELLED) or any(each.check(*_CANCELLED) for each in reasons):
         raise CancelledError from error
 
 
