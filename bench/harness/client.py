@@ -154,7 +154,7 @@ class Generations:
             return Outcome(error=f"no answer within {self.caller.timeout:g} s")
         except Exception as error:
             reraise_cancelled(error)
-            return Outcome(error=_described(error))
+            return Outcome(error=described(error))
 
     async def _sent(self, prompt: Prompt) -> Outcome:
         answer = await self.caller.post(
@@ -223,7 +223,10 @@ def reraise_cancelled(error: BaseException) -> None:
         raise CancelledError from error
 
 
-def _described(error: Exception) -> str:
+def described(error: Exception) -> str:
+    """
+    The kind and the text of *error*, or of what treq has wrapped in it.
+    """
     reasons: Sequence[Failure] = getattr(error, "reasons", None) or ()
     inner = reasons[0].value if reasons else error
     return f"{type(inner).__name__}: {inner}"[:_MOST_ERROR_TEXT]

@@ -15,6 +15,7 @@ from argparse import (
     BooleanOptionalAction,
 )
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from attrs import fields_dict, frozen
@@ -228,8 +229,9 @@ def _add_output(parser: ArgumentParser) -> None:
 def _settings(given: dict[str, Any]) -> Settings:
     given.setdefault("skip_router", False)
     given.setdefault("router_url", None)
-    given["algorithms"] = given.get("algorithms") or (given["routing_algorithm"],)
     _check_running(given)
+    _check_outputs(given)
+    given["algorithms"] = _algorithms_of(given)
     given["num_workers"] = _number_of_workers(given)
     given["task"] = given["task"] or _task_of(given["model"])
     given["mix"], given["shapes"] = _mix(given)
@@ -250,6 +252,20 @@ def _check_running(given: dict[str, Any]) -> None:
         raise ValueError("--simulate starts workers, --skip-workers and --skip-router do not")
     if given["skip_router"] and given["worker_urls"]:
         raise ValueError("--skip-router takes the workers from the router, not from --worker-urls")
+
+
+def _check_outputs(given: dict[str, Any]) -> None:
+    # Before anything is measured: a measurement with nowhere to go is lost time.
+    for name in ("output_file", "plot"):
+        if given[name] is not None and not Path(given[name]).absolute().parent.is_dir():
+            raise ValueError(f"there is no folder for {given[name]}")
+
+
+def _algorithms_of(given: dict[str, Any]) -> tuple[str, ...]:
+    if given["skip_router"]:
+        return ("running router",)
+    chosen: tuple[str, ...] = given.get("algorithms") or (given["routing_algorithm"],)
+    return chosen
 
 
 def _number_of_workers(given: dict[str, Any]) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from attrs import define, field
 
 from bench.harness.children import Child, Children
-from bench.harness.client import Caller
+from bench.harness.client import Caller, described, reraise_cancelled
 from bench.harness.fleet import twist
 from bench.harness.options import Settings
 from bench.harness.ports import free_port
@@ -74,7 +74,11 @@ async def workers_of(caller: Caller, router: Router) -> tuple[str, ...]:
     Raises:
         ValueError: It does not tell.
     """
-    answer = await caller.get(f"{router.url}/list_workers", 30.0)
+    try:
+        answer = await caller.get(f"{router.url}/list_workers", 30.0)
+    except Exception as error:
+        reraise_cancelled(error)
+        raise ValueError(f"{router.url}/list_workers: {described(error)}") from error
     urls = answer.json().get("urls")
     if answer.status != 200 or not isinstance(urls, list):
         raise ValueError(f"{router.url}/list_workers: {answer.complaint()}")

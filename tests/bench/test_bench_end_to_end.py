@@ -146,6 +146,18 @@ def test_worker_that_dies_is_shown(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def test_unreachable_router_is_one_line() -> None:
+    """
+    A running router that does not answer ends the bench with one line that names it.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    ended = run("bench_router", "--skip-router", "--router-url", url)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"bench_router.py: {url}/list_workers: ConnectionRefusedError")
+    assert ended.stderr.count("\n") == 1
+
+
 def test_failed_requests_fail_the_bench() -> None:
     """
     Errors are in the table with their status, and in the exit status.

@@ -92,6 +92,7 @@ def test_open_loop_is_not_limited_unasked() -> None:
         ["--worker-extra-args", "'"],
         ["--num-prompt", "3"],
         ["stray"],
+        ["--plot", "/no/such/folder/plot.png"],
     ],
 )
 def test_wrong_options_get_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
