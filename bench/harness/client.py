@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import define, evolve, field, frozen
 from treq.client import HTTPClient
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
@@ -25,9 +24,10 @@ from bench.harness.counters import generations
 from bench.harness.summary import Outcome
 from bench.harness.workload import Prompt
 
+T = TypeVar("T")
+
 # Below the 5 s after which a worker closes an idle connection.
 _KEEP_IDLE = 4
-_CANCELLED = (CancelledError, ConnectingCancelledError)
 _PATHS = {"image": "/v1/images/generations", "video": "/v1/videos"}
 _MOST_ERROR_TEXT = 200
 
@@ -104,8 +104,9 @@ class Caller:
         """
         try:
             answer = await self.get(f"{worker}/metrics", 30.0)
-        except Exception as error:
-            reraise_cancelled(error)
+        except CancelledError:
+            raise
+        except Exception:
             return None
         return generations(answer.body.decode()) if answer.status == 200 else None
 
@@ -113,16 +114,12 @@ class Caller:
         self, method: str, url: str, fields: dict[str, object] | None, timeout: float
     ) -> Answer:
         calling = Deferred.fromCoroutine(self._call(method, url, fields))
-        return await calling.addTimeout(timeout, self.reactor)
+        return await cancellable(calling).addTimeout(timeout, self.reactor)
 
     async def _call(self, method: str, url: str, fields: dict[str, object] | None) -> Answer:
         body: dict[str, Any] = {} if fields is None else {"json": fields}
-        try:
-            response = await self.http.request(method, url, allow_redirects=False, **body)
-            return Answer(response.code, await response.content())
-        except Exception as error:
-            reraise_cancelled(error)
-            raise
+        response = await self.http.request(method, url, allow_redirects=False, **body)
+        return Answer(response.code, await response.content())
 
 
 @define(eq=False)
@@ -152,8 +149,9 @@ class Generations:
             return await self._sent(prompt)
         except defer.TimeoutError:
             return Outcome(error=f"no answer within {self.caller.timeout:g} s")
+        except CancelledError:
+            raise
         except Exception as error:
-            reraise_cancelled(error)
             return Outcome(error=described(error))
 
     async def _sent(self, prompt: Prompt) -> Outcome:
@@ -213,14 +211,24 @@ def _video(outcome: Outcome, end: Answer) -> Outcome:
     return evolve(outcome, inference_time=fields.get("inference_time_s"))
 
 
-def reraise_cancelled(error: BaseException) -> None:
+def cancellable(calling: Deferred[T]) -> Deferred[T]:
     """
-    Raise `CancelledError` if that is what *error* is, or what treq has wrapped in it, or what comes
-    of cancelling a connection that is being opened.
+    The result of *calling*; when cancelled it fails with `CancelledError` alone. By itself a
+    cancelled HTTP call fails with whatever it was at: a refused connection, an unknown host.
     """
-    reasons: Sequence[Failure] = getattr(error, "reasons", None) or ()
-    if isinstance(error, _CANCELLED) or any(each.check(*_CANCELLED) for each in reasons):
-        raise CancelledError from error
+
+    def cancel(outer: Deferred[T]) -> None:
+        outer.errback(CancelledError())
+        calling.cancel()
+
+    outer: Deferred[T] = Deferred(cancel)
+
+    def pass_on(result: T | Failure) -> None:
+        if not outer.called:
+            outer.callback(result)
+
+    calling.addBoth(pass_on)
+    return outer
 
 
 def described(error: Exception) -> str:

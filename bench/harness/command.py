@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import react
+from twisted.internet.task import deferLater, react
 
 from bench.harness.children import ChildFailed
 from bench.harness.machine import machine_facts, versions
@@ -37,6 +37,8 @@ def run(script: str, *, compare: bool) -> NoReturn:
 
 
 async def _main(reactor: Any, script: str, settings: Settings) -> None:
+    # Only a running reactor turns Ctrl-C into an orderly end.
+    await deferLater(reactor, 0)
     began = datetime.now(timezone.utc)
     facts = machine_facts()
     work = Deferred.fromCoroutine(measure(reactor, settings, _say))

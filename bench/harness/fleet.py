@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
 from bench.harness.children import Child, ChildFailed, Children
-from bench.harness.client import Caller, reraise_cancelled
+from bench.harness.client import Caller
 from bench.harness.machine import GPU, gpus, why_simulated
 from bench.harness.options import Settings
 from bench.harness.ports import WorkerPorts, is_free, listening_sockets, worker_ports
+from bench.harness.together import together
 from sgl_droute.simulator.models import MODELS
 
 # A simulated worker draws only so many different pictures: drawing must not be what is measured.
@@ -177,16 +178,7 @@ async def wait_until_healthy(
         ChildFailed: It did, or *timeout* seconds have passed.
     """
     deadline = caller.reactor.seconds() + timeout
-    waiting = [
-        Deferred.fromCoroutine(_until_healthy(caller, url, deadline, running)) for url in urls
-    ]
-    try:
-        await gatherResults(waiting, consumeErrors=True)
-    except FirstError as first:
-        for other in waiting:
-            other.addErrback(lambda _: None)
-            other.cancel()
-        first.subFailure.raiseException()
+    await together(_until_healthy(caller, url, deadline, running) for url in urls)
 
 
 async def _until_healthy(caller: Caller, url: str, deadline: float, running: Any) -> None:
@@ -195,8 +187,9 @@ async def _until_healthy(caller: Caller, url: str, deadline: float, running: Any
         running.check_running()
         try:
             answer = await caller.get(f"{url}/health", HEALTH_TIMEOUT)
+        except CancelledError:
+            raise
         except Exception as error:
-            reraise_cancelled(error)
             last = type(error).__name__
         else:
             if answer.status == 200:

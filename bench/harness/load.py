@@ -10,11 +10,12 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, DeferredSemaphore, FirstError, gatherResults
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from bench.harness.summary import Outcome, Record
+from bench.harness.together import together
 from bench.harness.workload import Prompt
 
 Send = Callable[[Prompt], Coroutine[Deferred[Any], Any, Outcome]]
@@ -44,7 +45,7 @@ class Load:
         Keep *concurrency* requests under way: each answer makes room for the next request.
         """
         waiting = iter(prompts)
-        await _all(self._lane(waiting) for _ in range(concurrency))
+        await together(self._lane(waiting) for _ in range(concurrency))
         return self._records
 
     async def open_loop(self, prompts: Iterable[Prompt], concurrency: int) -> list[Record]:
@@ -53,7 +54,7 @@ class Load:
         wait for that counts in its latency.
         """
         slots = DeferredSemaphore(concurrency)
-        await _all(self._arriving(prompt, slots) for prompt in prompts)
+        await together(self._arriving(prompt, slots) for prompt in prompts)
         return self._records
 
     async def _lane(self, waiting: Iterator[Prompt]) -> None:
@@ -79,11 +80,3 @@ class Load:
 
     def _now(self) -> float:
         return self.clock.seconds() - self._began
-
-
-async def _all(coroutines: Iterable[Coroutine[Deferred[Any], Any, None]]) -> None:
-    started = [Deferred.fromCoroutine(each) for each in coroutines]
-    try:
-        await gatherResults(started, consumeErrors=True)
-    except FirstError as first:
-        first.subFailure.raiseException()

@@ -12,7 +12,6 @@ from typing import Any
 
 from attrs import define, evolve, frozen
 from tqdm import tqdm  # type: ignore[import-untyped]
-from twisted.internet.defer import Deferred, gatherResults
 
 from bench.harness.children import Children
 from bench.harness.client import Caller, Generations, http_client
@@ -27,6 +26,7 @@ from bench.harness.load import Load
 from bench.harness.options import Settings
 from bench.harness.router import Router, start_router, workers_of
 from bench.harness.summary import Record, Result, merged
+from bench.harness.together import together
 from bench.harness.workload import workload
 
 
@@ -79,7 +79,7 @@ class _Bench:
     async def run(self, *, simulated: bool) -> Measured:
         fleet = await self._fleet(simulated)
         if self.settings.warmup:
-            await gatherResults([Deferred.fromCoroutine(self._warm(url)) for url in fleet.urls])
+            await together(self._warm(url) for url in fleet.urls)
         rounds = [
             [await self._measured(algorithm, fleet) for algorithm in self.settings.algorithms]
             for _ in range(self.settings.repeat)
@@ -158,9 +158,7 @@ class _Bench:
         return Generations(self.caller, settings.task, url, workers, extra, settings.poll_interval)
 
     async def _counts(self, workers: Sequence[str]) -> list[int | None]:
-        asking = [Deferred.fromCoroutine(self.caller.generations(worker)) for worker in workers]
-        counts: list[int | None] = await gatherResults(asking)
-        return counts
+        return await together(self.caller.generations(worker) for worker in workers)
 
 
 def _served(

@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attrs import define, field
+from twisted.internet.defer import CancelledError
 
 from bench.harness.children import Child, Children
-from bench.harness.client import Caller, described, reraise_cancelled
+from bench.harness.client import Caller, described
 from bench.harness.fleet import twist
 from bench.harness.options import Settings
 from bench.harness.ports import free_port
@@ -76,8 +77,9 @@ async def workers_of(caller: Caller, router: Router) -> tuple[str, ...]:
     """
     try:
         answer = await caller.get(f"{router.url}/list_workers", 30.0)
+    except CancelledError:
+        raise
     except Exception as error:
-        reraise_cancelled(error)
         raise ValueError(f"{router.url}/list_workers: {described(error)}") from error
     urls = answer.json().get("urls")
     if answer.status != 200 or not isinstance(urls, list):

@@ -11,13 +11,12 @@ import pytest
 from klein import Klein
 from treq.client import HTTPClient
 from treq.testing import StubTreq
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
-from twisted.web.client import ResponseNeverReceived
 from twisted.web.server import Request
 
-from bench.harness.client import Answer, Caller, Generations, reraise_cancelled
+from bench.harness.client import Answer, Caller, Generations, cancellable
 from bench.harness.counters import generations
 from bench.harness.summary import Outcome
 from bench.harness.workload import Plan, Shape, workload
@@ -110,7 +109,7 @@ def test_video_is_followed_to_its_end(job: dict[str, object] | None, error: str)
 
 def test_slow_answer_times_out() -> None:
     """
-    A call that takes too long fails as a time-out, though treq wraps the cancellation.
+    A call that takes too long fails as a time-out.
     """
     clock = Clock()
     http = StubTreq(Scripted(200, b"").app.resource())
@@ -121,13 +120,27 @@ def test_slow_answer_times_out() -> None:
     assert "TimeoutError" in failures[0].type.__name__
 
 
-def test_wrapped_cancellation_is_seen() -> None:
+def test_interruption_is_no_failed_call() -> None:
     """
-    An interruption is never mistaken for a failed request.
+    A cancelled call fails as cancelled, whatever the connection makes of it.
     """
-    with pytest.raises(CancelledError):
-        reraise_cancelled(ResponseNeverReceived([Failure(CancelledError())]))
-    reraise_cancelled(ValueError("something else"))
+    call: Deferred[None] = Deferred(lambda call: call.errback(DNSLookupError()))
+    failures: list[Any] = []
+    waiting = cancellable(call).addErrback(failures.append)
+    waiting.cancel()
+    assert failures[0].type is CancelledError
+
+
+def test_cancellable_changes_no_result() -> None:
+    """
+    A call that is not cancelled ends as it would.
+    """
+    good: list[int] = []
+    cancellable(succeed(3)).addCallback(good.append)
+    bad: list[Any] = []
+    cancellable(fail(DNSLookupError())).addErrback(bad.append)
+    assert good == [3]
+    assert bad[0].type is DNSLookupError
 
 
 def test_long_reasons_are_cut() -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from PIL import Image
@@ -176,7 +177,7 @@ def test_children_end_with_the_bench(number: signal.Signals) -> None:
     """
     However the bench ends, workers and router end too.
     """
-    mark = f"http://127.0.0.1:1{number:03d}"  # in the router's command line only
+    mark = f"http://{uuid4().hex}.invalid:1"  # in these command lines only
     bench = subprocess.Popen(
         command("bench_router", "--simulate", "--speed", "0.1", "--num-workers", "1",
                 "--warmup", "0", f"--router-extra-args=--worker-urls={mark}"),
