@@ -6,6 +6,7 @@ Which options there are is written in the taps.
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 import sys
@@ -105,7 +106,7 @@ class CommandService(MultiService):
 def _one_line_errors(options: CommandOptions) -> Iterator[None]:
     try:
         yield
-    except CannotListenError as problem:
+    except (CannotListenError, OSError) as problem:
         # By now twistd has put its log in the place of standard error.
         print(one_line(options.command, problem), file=sys.__stderr__)
         raise SystemExit(1) from None
@@ -137,6 +138,11 @@ class _Rehearsal:
                 trial.listen()
             except OSError as problem:
                 raise CannotListenError(interface or "any", port, problem) from problem
+
+    def listenUNIX(self, address: str, factory: object, *args: object, **kwargs: object) -> None:
+        folder = os.path.dirname(address) or "."
+        if not os.path.isdir(folder) or not os.path.basename(address):
+            raise CannotListenError(None, address, OSError(f"{folder!r} is no folder"))
 
     def listenSSL(
         self, port: int, factory: object, context: object, backlog: int = 50, interface: str = ""

@@ -77,6 +77,12 @@ class NoWorker(RouterError):
     status = 503
 
 
+class NoSockets(RouterError):
+    """The router itself is out of open files or ports; no worker is to blame."""
+
+    status = 503
+
+
 class WorkerFailed(RouterError):
     """A worker was reached, or may have been, and gave no usable answer."""
 

@@ -142,7 +142,7 @@ class RouterService(MultiService):
         return stopping.addCallback(lambda _: self._roads.close())
 
     def _client(self, reactor: Any, agent: IAgent, timeout: float) -> WorkerClient:
-        return WorkerClient(agent, reactor, timeout=timeout, body_timeout=timeout)
+        return WorkerClient(agent, reactor, timeout=timeout)
 
 
 def _scheduled_on(reactor: Any) -> Callable[[Callable[[], None]], Any]:

@@ -138,7 +138,7 @@ class RouterSettings:
         3, "Health checks failed in a row that quarantine a worker.", parse_count, ge(1)
     )
     routing_algorithm: str = _option(
-        "least-request", f"One of {', '.join(ALGORITHMS)}.", str, in_(ALGORITHMS)
+        "least-request", f"One of {', '.join(ALGORITHMS)}.", str, in_(tuple(ALGORITHMS))
     )
     max_body_size: int = _option(
         512 << 20, "Largest request body in bytes; K, M and G suffixes.", parse_size, ge(1)

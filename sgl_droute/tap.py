@@ -153,7 +153,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         try:
             check_listen(description)
         except Exception as problem:
-            options.fail(problem)
+            options.fail(f"--listen {description}: {problem or type(problem).__name__}")
     if settings.simulated_workers and missing_packages():
         options.fail("--simulated-workers needs: pip install 'sgl-droute[simulator]'")
     _check_open_files(settings.max_connections)

@@ -40,14 +40,22 @@ def client_headers(request: Request, answer: Headers, worker: str) -> Headers:
     """
     What the client of *request* gets of the headers that *worker* (a base URL) answered.
     """
-    scheme = request.getHeader(b"x-forwarded-proto") or _scheme(request)
-    host = request.getHeader(b"x-forwarded-host") or request.getHeader(b"host") or b""
+    scheme = _first(request, b"x-forwarded-proto") or _scheme(request)
+    host = _first(request, b"x-forwarded-host") or request.getHeader(b"host") or b""
     prefix = request.getHeader(b"x-forwarded-prefix") or b""
     # Without a Host (HTTP/1.0) a relative reference is all that can be said.
     client_base = scheme + b"://" + host + prefix if host else prefix
     out = to_client(answer, worker=worker.encode("ascii"), client_base=client_base)
     out.setRawHeaders(b"X-Request-Id", [request_id(request)])
     return out
+
+
+def _first(request: Request, name: bytes) -> bytes:
+    """
+    The first element of a header that each proxy on the way may have added to.
+    """
+    values = request.requestHeaders.getRawHeaders(name, [b""])
+    return values[0].partition(b",")[0].strip()
 
 
 def _scheme(request: Request) -> bytes:

@@ -5,7 +5,6 @@ Requests that go to one worker: chosen, sent, and its answer relayed.
 from __future__ import annotations
 
 from attrs import define, field
-from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Cooperator
 from twisted.logger import Logger
@@ -15,6 +14,7 @@ from sgl_droute.api.forwarded import client_headers, spooled_body, worker_header
 from sgl_droute.errors import NotConnected, NoWorker
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.workers.client import Call, WorkerClient
+from sgl_droute.workers.gate import Gate
 from sgl_droute.workers.relay import relay
 
 log = Logger()
@@ -40,10 +40,10 @@ class Inference:
     clock: IReactorTime
     idle_timeout: float
     max_connections: int
-    _turns: DeferredSemaphore = field(init=False)
+    _gate: Gate = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._turns = DeferredSemaphore(self.max_connections)
+        self._gate = Gate(self.max_connections)
 
     async def forward(self, request: Request, target: bytes | None = None) -> None:
         """
@@ -56,17 +56,17 @@ class Inference:
             NoWorker: Nobody can take the request.
             WorkerFailed: The worker gave no usable answer, or its answer was cut.
         """
-        await self._turns.acquire()
+        await self._gate.acquire()
         try:
             await self._try_workers(request, target or request.uri)
         finally:
-            self._turns.release()
+            self._gate.release()
 
     async def _try_workers(self, request: Request, target: bytes) -> None:
         """
         Send to one worker after the other until one is connected: it alone may see the request.
         """
-        tried: list[str] = []
+        tried: set[str] = set()
         unreached: NotConnected | None = None
         while True:
             try:
@@ -85,7 +85,7 @@ class Inference:
                     return
             except NotConnected as failed:
                 log.info("{failed}; trying the next worker", failed=failed)
-                tried.append(failed.worker)
+                tried.add(failed.worker)
                 unreached = failed
             except NoWorker:
                 raise unreached or NoWorker(self.pool.why_nobody()) from None

@@ -50,7 +50,7 @@ class Management:
         Register the worker that the request names and check it at once.
         """
         worker = self.pool.add(_named_url(request))
-        self.monitor.check(worker)
+        self.monitor.check_anew(worker)
         return self._worker_urls(request)
 
     def remove_worker(self, request: Request) -> bytes:

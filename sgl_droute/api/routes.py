@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
+from werkzeug.exceptions import BadHost
 from werkzeug.routing import PathConverter
 
 from sgl_droute.api.inference import Inference
@@ -24,7 +25,7 @@ from sgl_droute.api.management import Management
 from sgl_droute.api.observe import Observe
 from sgl_droute.api.replies import error_reply, refuse
 from sgl_droute.api.target import admitted, below_mount
-from sgl_droute.errors import MethodNotAllowed, NoWorker, RouterError
+from sgl_droute.errors import BadRequest, MethodNotAllowed, NoWorker, RouterError
 
 log = Logger()
 
@@ -128,9 +129,12 @@ class RouterResource(Resource):
         """
         try:
             self._admit(request)
+            self._klein.render(request)
         except RouterError as error:
             return error_reply(request, error)
-        self._klein.render(request)
+        except BadHost:
+            # Klein matches routes with the host name at hand, which has to be one in IDNA's sense.
+            return error_reply(request, BadRequest("Malformed Host header"))
         return NOT_DONE_YET
 
     def _admit(self, request: Request) -> None:
@@ -168,7 +172,8 @@ def _other_path(request: Request, path: bytes) -> bytes:
 
 
 def _named(request: Request) -> str:
-    return f"{request.method.decode('ascii')} {request.uri.decode('ascii')}"
+    # Without the query, which may hold a key.
+    return f"{request.method.decode('ascii')} {request.uri.partition(b'?')[0].decode('ascii')}"
 
 
 _refuse_other_methods(RouterAPI.routes)

@@ -43,6 +43,8 @@ KEEP_ALIVE = 75.0
 _LINGER = 30.0
 _LINGER_SILENCE = 2.0
 _LENGTH_DIGITS = 18
+# Bytes that a client may send behind a request before that is answered.
+_BEHIND_AN_ANSWER = 1 << 14
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -99,7 +101,7 @@ class RouterRequest(Request):
             self.process()
 
     def processingFailed(self, reason: Failure) -> None:
-        log.failure("request {uri} broke", reason, uri=self.uri)
+        log.failure("request {path} broke", reason, path=self.path)
         if self.startedWriting:
             abort(self)
             return
@@ -170,8 +172,12 @@ class RouterChannel(HTTPChannel):
         self._begin_headers(self._buffer)
 
     def rawDataReceived(self, data: bytes) -> None:
-        if self._phase != "closing":
-            super().rawDataReceived(data)
+        if self._phase == "closing":
+            return
+        super().rawDataReceived(data)
+        if self._handlingRequest and sum(map(len, self._dataBuffer)) > _BEHIND_AN_ANSWER:
+            # The base goes on reading while the client does not take the answer before.
+            self._networkProducer.pauseProducing()
 
     def allHeadersReceived(self) -> None:
         self._phase = "body"

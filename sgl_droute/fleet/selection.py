@@ -2,12 +2,14 @@
 The ways to choose a worker: least-request, round-robin, random.
 
 Each keeps an index of keys and their loads and answers `choose` without a walk over the fleet. None
-knows what a key stands for, nor why it was added or left out.
+knows what a key stands for, nor why it was added or left out. Their queues are `OrderedDict`: to
+find its first key a plain dict walks over all that were deleted before it.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from random import Random
 from typing import Protocol
@@ -40,7 +42,7 @@ class LeastRequest:
     """
 
     _loads: dict[str, int] = field(factory=dict)
-    _buckets: dict[int, dict[str, None]] = field(factory=dict)
+    _buckets: dict[int, OrderedDict[str, None]] = field(factory=dict)
     _heap: list[int] = field(factory=list)
     _heaped: set[int] = field(factory=set)
 
@@ -49,7 +51,7 @@ class LeastRequest:
             return
         self.discard(key)
         self._loads[key] = load
-        self._buckets.setdefault(load, {})[key] = None
+        self._buckets.setdefault(load, OrderedDict())[key] = None
         if load not in self._heaped:
             self._heaped.add(load)
             heapq.heappush(self._heap, load)
@@ -87,7 +89,7 @@ class RoundRobin:
     The key that was chosen longest ago; new keys wait for their turn at the end.
     """
 
-    _turns: dict[str, None] = field(factory=dict)
+    _turns: OrderedDict[str, None] = field(factory=OrderedDict)
 
     def put(self, key: str, load: int) -> None:
         self._turns.setdefault(key, None)
@@ -98,8 +100,7 @@ class RoundRobin:
     def choose(self, without: Collection[str] = ()) -> str | None:
         chosen = next((key for key in self._turns if key not in without), None)
         if chosen is not None:
-            del self._turns[chosen]
-            self._turns[chosen] = None
+            self._turns.move_to_end(chosen)
         return chosen
 
     def __len__(self) -> int:

@@ -19,7 +19,7 @@ from twisted.internet.endpoints import (
     TCP6ClientEndpoint,
     wrapClientTLS,
 )
-from twisted.internet.error import DNSLookupError
+from twisted.internet.error import ConnectingCancelledError, DNSLookupError
 from twisted.internet.error import TimeoutError as ConnectingTimedOut
 from twisted.internet.interfaces import (
     IAddress,
@@ -80,8 +80,7 @@ class WorkerEndpoint:
     url: str
     timeout: float
 
-    def connect(self, protocolFactory: Any) -> Deferred[IProtocol]:
-        protocolFactory.noisy = False  # or every connection is logged, twice
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
@@ -97,8 +96,9 @@ class WorkerEndpoint:
                 endpoint = wrapClientTLS(optionsForClientTLS(host), endpoint)
             try:
                 return await endpoint.connect(factory)
-            except CancelledError:
-                raise
+            except (CancelledError, ConnectingCancelledError) as problem:
+                # Not a failure of this address: nobody waits for the connection any more.
+                raise CancelledError from problem
             except Exception:
                 if position == len(hosts) - 1:
                     raise

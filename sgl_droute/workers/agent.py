@@ -7,18 +7,23 @@ or the request may have been seen (it may not). What is asked, and for whom, it 
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectError
 from twisted.internet.error import TimeoutError as ConnectingTimedOut
-from twisted.web._newclient import Request, RequestNotSent
+from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.python.failure import Failure
+from twisted.web._newclient import HTTP11ClientProtocol, Request, RequestNotSent
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from sgl_droute.errors import ConnectTimeout, NotConnected
+from sgl_droute.errors import ConnectTimeout, NoSockets, NotConnected
 from sgl_droute.workers.addresses import WorkerEndpoint
 from sgl_droute.workers.headers import connection_tokens
 
@@ -27,8 +32,8 @@ from sgl_droute.workers.headers import connection_tokens
 KEEP_ALIVE = 4.0
 IDLE_CONNECTIONS_PER_WORKER = 64
 
-# The state of Twisted's client connection whose whole answer came before the request was sent.
-_ANSWERED_EARLY = "TRANSMITTING_AFTER_RECEIVING_RESPONSE"
+# Failures to connect that are this machine's own, and say nothing of the worker.
+_OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 
 
 def split_target(uri: bytes) -> tuple[bytes, bytes]:
@@ -51,19 +56,19 @@ class WorkerAgent:
 
     Args:
         reactor: Provides TCP, time and a name resolver.
-        connect_timeout: Seconds to open a connection.
+        connect_timeout: Seconds to open a connection, the TLS handshake included.
     """
 
     reactor: Any
     connect_timeout: float
     _pool: HTTPConnectionPool = field(init=False)
-    _endpoints: dict[bytes, WorkerEndpoint] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._pool = HTTPConnectionPool(self.reactor, persistent=True)
         self._pool.retryAutomatically = False
         self._pool.cachedConnectionTimeout = KEEP_ALIVE  # type: ignore[assignment]
         self._pool.maxPersistentPerHost = IDLE_CONNECTIONS_PER_WORKER
+        self._pool._factory = _ConnectionFactory  # type: ignore[assignment]
 
     def request(
         self,
@@ -79,38 +84,32 @@ class WorkerAgent:
         return Deferred.fromCoroutine(self._request(base, sent))
 
     async def _request(self, base: bytes, request: Request) -> IResponse:
-        connection = await self._connection(base)
-        try:
-            answering = connection.request(request)
-            parser = connection._parser
-            response: IResponse = await answering
-        except RequestNotSent as problem:
-            worker = base.decode("ascii")
-            raise NotConnected(worker, "the idle connection was closed") from problem
-        if connection.state == _ANSWERED_EARLY:
-            # What is left of the request's body is not wanted any more, and its file will close.
-            connection.transport.abortConnection()
-        # The parser keeps Connection to itself, so nobody else can drop what it names.
-        hidden = Headers() if parser is None else parser.connHeaders
-        for name in connection_tokens(hidden):
-            response.headers.removeHeader(name)
-        return response
-
-    async def _connection(self, base: bytes) -> Any:
         worker = base.decode("ascii")
-        endpoint = self._endpoints.get(base)
-        if endpoint is None:
-            endpoint = WorkerEndpoint(self.reactor, worker, self.connect_timeout)
-            self._endpoints[base] = endpoint
         try:
-            return await self._pool.getConnection(base, endpoint)
-        except CancelledError:
+            connection = await self._connection(base)
+        except (CancelledError, NotConnected, NoSockets):
             raise
         except ConnectingTimedOut as problem:
             reason = f"no connection within {self.connect_timeout:g} s"
             raise ConnectTimeout(worker, reason) from problem
         except Exception as problem:
+            if isinstance(problem, ConnectError) and problem.osError in _OUR_OWN:
+                raise NoSockets(f"The router cannot open connections: {problem}") from problem
             raise NotConnected(worker, str(problem)) from problem
+        try:
+            return await connection.request(request)
+        except RequestNotSent as problem:
+            raise NotConnected(worker, "the idle connection was closed") from problem
+
+    async def _connection(self, base: bytes) -> WorkerConnection:
+        started = self.reactor.seconds()
+        endpoint = WorkerEndpoint(self.reactor, base.decode("ascii"), self.connect_timeout)
+        connection: Any = await self._pool.getConnection(base, endpoint)
+        if base.startswith(b"https:"):
+            left = max(0.001, started + self.connect_timeout - self.reactor.seconds())
+            await connection.secured(self.reactor, left)
+        assert isinstance(connection, WorkerConnection)
+        return connection
 
     def close(self) -> Deferred[None]:
         """
@@ -118,3 +117,86 @@ class WorkerAgent:
         """
         closing: Deferred[None] = self._pool.closeCachedConnections()
         return closing
+
+
+@implementer(IHandshakeListener)
+class WorkerConnection(HTTP11ClientProtocol):
+    """
+    Twisted's client connection, with what it lacks for a proxy.
+    """
+
+    _shaken = False
+    _secured: Deferred[None] | None = None
+
+    def request(self, request: Request) -> Deferred[IResponse]:
+        """
+        As the base, but an answer that comes before the request is sent whole is heard (the base
+        waits for a worker that has stopped reading), and headers that ``Connection`` names are gone
+        (the base keeps ``Connection`` to itself, so nobody else could drop them).
+        """
+        answering = super().request(request)
+        parser = self._parser
+        if self._state == "TRANSMITTING" and self._responseDeferred is not None:
+            self._responseDeferred.addCallback(self._answered_early, request)
+
+        def end_to_end(response: IResponse) -> IResponse:
+            hidden = Headers() if parser is None else parser.connHeaders
+            for name in connection_tokens(hidden):
+                response.headers.removeHeader(name)
+            return response
+
+        return answering.addCallback(end_to_end)
+
+    def _answered_early(self, response: IResponse, request: Request) -> IResponse:
+        if self._state.startswith("TRANSMITTING"):
+            # What is left of the body is not wanted; the connection ends with this answer.
+            request.persistent = False
+            request.stopWriting()
+            transport: Any = self.transport
+            transport.unregisterProducer()
+        if self._state == "TRANSMITTING":
+            assert self._responseDeferred is not None
+            assert self._finishedRequest is not None
+            self._state = "WAITING"
+            self._responseDeferred.chainDeferred(self._finishedRequest)
+        return response
+
+    def secured(self, clock: Any, timeout: float) -> Deferred[None]:
+        """
+        Fires when the TLS handshake is done; fails as connecting does when it is not in *timeout*
+        seconds, since the worker has seen nothing by then.
+        """
+        done: Deferred[None] = Deferred(lambda _: self._abort())
+        if self._shaken:
+            done.callback(None)
+            return done
+        self._secured = done
+        return done.addTimeout(timeout, clock, onTimeoutCancel=_handshake_timed_out)
+
+    def handshakeCompleted(self) -> None:
+        self._shaken = True
+        if self._secured is not None:
+            self._secured.callback(None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._secured is not None and not self._secured.called:
+            self._secured.errback(reason)
+        super().connectionLost(reason)
+
+    def _abort(self) -> None:
+        transport: Any = self.transport
+        transport.abortConnection()
+
+
+class _ConnectionFactory(Factory):
+    noisy = False
+
+    def __init__(self, quiescentCallback: Any, metadata: object) -> None:
+        self._quiescent = quiescentCallback
+
+    def buildProtocol(self, addr: object) -> WorkerConnection:
+        return WorkerConnection(self._quiescent)
+
+
+def _handshake_timed_out(_: object, seconds: float) -> Failure:
+    return Failure(ConnectingTimedOut())

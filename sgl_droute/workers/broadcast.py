@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from attrs import define, field, frozen
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, FirstError, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -94,16 +94,26 @@ class Broadcasts(Service):
             name: What is sent, for the log.
             call_for: The call for one worker.
         """
-        asking = [Deferred.fromCoroutine(self._ask(call_for(worker))) for worker in workers]
-        results = await gatherResults(asking, consumeErrors=True)
-        log.info(
-            "{name}: taken by {took} of {asked} workers: {statuses}",
-            name=name,
-            took=sum(200 <= result.status_code < 300 for result in results),
-            asked=len(results),
-            statuses={result.worker_url: result.status_code for result in results},
-        )
-        return results
+        statuses: dict[str, int] = {}
+
+        async def ask(worker: Worker) -> Result:
+            result = await self._ask(call_for(worker))
+            statuses[result.worker_url] = result.status_code
+            return result
+
+        asking = [Deferred.fromCoroutine(ask(worker)) for worker in workers]
+        try:
+            return await gatherResults(asking, consumeErrors=True)
+        except FirstError as stopped:
+            stopped.subFailure.raiseException()
+        finally:
+            log.info(
+                "{name}: taken by {took} of {asked} workers: {statuses}",
+                name=name,
+                took=sum(200 <= status < 300 for status in statuses.values()),
+                asked=len(asking),
+                statuses=statuses,
+            )
 
     async def _ask(self, call: Call) -> Result:
         try:

@@ -8,7 +8,6 @@ means, is not known here; every failure leaves as a `RouterError` or as `Cancell
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, cast
 
 from attrs import define, field, frozen
@@ -17,13 +16,21 @@ from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
+from twisted.web._newclient import ParseError
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
-from twisted.web.http_headers import Headers
+from twisted.web.http_headers import Headers, InvalidHeaderName
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from sgl_droute.errors import RouterError, WorkerFailed, WorkerTimeout
+
+# treq is given this instead of a worker's URL: it would encode the host name as IDNA demands, which
+# refuses names that workers have, and what it makes of the URL is not used.
+_SOME_URL = EncodedURL.from_text("http://worker")
+
+# What Twisted's parser raises at answers that are none.
+_NOT_HTTP = (ParseError, ValueError, LookupError, InvalidHeaderName)
 
 
 @frozen(eq=False)
@@ -65,13 +72,11 @@ class WorkerClient:
         agent: What sends the bytes: `sgl_droute.workers.agent.WorkerAgent`, or a stand-in.
         clock: Provides the time.
         timeout: Seconds a worker may take to its first answer byte.
-        body_timeout: Seconds that `fetch` gives the rest of an answer.
     """
 
     agent: IAgent
     clock: Any
     timeout: float
-    body_timeout: float
 
     async def send(self, call: Call) -> IResponse:
         """
@@ -85,7 +90,7 @@ class WorkerClient:
         passage = _Passage(self.agent, call)
         sending = HTTPClient(passage).request(
             call.method.decode("ascii"),
-            _treq_url(call.worker),
+            _SOME_URL,
             data=call.body,
             unbuffered=True,
             allow_redirects=False,
@@ -98,20 +103,26 @@ class WorkerClient:
             raise
         except Exception as problem:
             raise _translated(call.worker, problem) from problem
-        assert passage.response is not None
-        return passage.response
+        response = passage.response
+        assert response is not None
+        if not _sound(response):
+            response.deliverBody(_Collector(call.worker, 0))
+            raise WorkerFailed(call.worker, f"answered with status {response.code!r}")
+        return response
 
     async def fetch(self, call: Call, *, limit: int) -> Answer:
         """
-        The whole answer, of at most *limit* bytes.
+        The whole answer, of at most *limit* bytes; ``timeout`` holds for all of it.
 
         Raises:
-            WorkerFailed: As `send`, or the answer was cut, too slow or larger than *limit*.
+            WorkerFailed: As `send`, or the answer was cut or larger than *limit*.
         """
+        deadline = self.clock.seconds() + self.timeout
         response = await self.send(call)
         collector = _Collector(call.worker, limit)
         response.deliverBody(collector)
-        collector.done.addTimeout(self.body_timeout, self.clock, onTimeoutCancel=_timed_out(call))
+        left = max(0.0, deadline - self.clock.seconds())
+        collector.done.addTimeout(left, self.clock, onTimeoutCancel=_timed_out(call, self.timeout))
         return Answer(response.code, await collector.done)
 
 
@@ -164,9 +175,11 @@ class _Collector(Protocol):
         self._parts: list[bytes] = []
 
     def dataReceived(self, data: bytes) -> None:
+        if self.done.called:
+            return
         self._size += len(data)
         self._parts.append(data)
-        if self._size > self._limit and not self.done.called:
+        if self._size > self._limit:
             self._drop()
             reason = f"answer is larger than {self._limit} bytes"
             self.done.errback(WorkerFailed(self._worker, reason))
@@ -181,8 +194,7 @@ class _Collector(Protocol):
 
     def _drop(self) -> None:
         self._parts.clear()
-        if self.transport is not None:
-            self.transport.loseConnection()
+        hang_up(self.transport)
 
 
 def cut_answer(worker: str, size: int, reason: Failure) -> WorkerFailed:
@@ -192,14 +204,26 @@ def cut_answer(worker: str, size: int, reason: Failure) -> WorkerFailed:
     return WorkerFailed(worker, f"answer cut after {size} bytes: {_cause(reason.value)}")
 
 
-@lru_cache(maxsize=4096)
-def _treq_url(worker: str) -> EncodedURL:
-    return EncodedURL.from_text(worker)
+def hang_up(transport: Any) -> None:
+    """
+    Cut the connection that a response body comes from, *transport* being the body's own.
+
+    At once: closing in order waits over TLS for the worker's farewell, which is never read while
+    the body is paused.
+    """
+    connection = getattr(transport, "_producer", transport)
+    if connection is not None:
+        connection.abortConnection()
 
 
-def _timed_out(call: Call) -> Any:
+def _sound(response: IResponse) -> bool:
+    return 200 <= response.code <= 599 and not set(response.phrase) & set(b"\r\n\0")
+
+
+def _timed_out(call: Call, allowed: float | None = None) -> Any:
     def fail(_: object, seconds: float) -> Failure:
-        return Failure(WorkerTimeout(call.worker, f"no response within {seconds:g} s"))
+        reason = f"no response within {allowed or seconds:g} s"
+        return Failure(WorkerTimeout(call.worker, reason))
 
     return fail
 
@@ -209,6 +233,8 @@ def _translated(worker: str, problem: Exception) -> Exception:
     if isinstance(cause, CancelledError):
         # The client hung up: its handler is being cancelled, and Klein expects to see that.
         return cause
+    if isinstance(cause, _NOT_HTTP):
+        return WorkerFailed(worker, "the answer is not HTTP")
     return WorkerFailed(worker, str(cause) or type(cause).__name__)
 
 

@@ -59,7 +59,7 @@ def to_client(headers: Headers, *, worker: bytes, client_base: bytes) -> Headers
 
     Args:
         headers: As the worker sent them.
-        worker: Base URL of the worker: a ``Location`` that begins with it is put right.
+        worker: Base URL of the worker: a ``Location`` at its address is put right.
         client_base: What such a ``Location`` begins with instead: the address that the client used.
     """
     out = _crossing(headers, frozenset())
@@ -80,9 +80,14 @@ def connection_tokens(headers: Headers) -> set[bytes]:
 
 
 def _rebased(location: bytes, worker: bytes, client_base: bytes) -> bytes:
-    head, rest = location[: len(worker)], location[len(worker) :]
-    if head.lower() == worker and rest[:1] in (b"", b"/", b"?", b"#"):
-        return client_base + rest
+    # A worker that believes X-Forwarded-Proto puts the client's scheme before its own address.
+    scheme, separator, rest = location.partition(b"://")
+    if not separator or scheme.lower() not in (b"http", b"https"):
+        return location
+    authority = worker.partition(b"://")[2]
+    head, tail = rest[: len(authority)], rest[len(authority) :]
+    if head.lower() == authority and tail[:1] in (b"", b"/", b"?", b"#"):
+        return client_base + tail
     return location
 
 

@@ -16,7 +16,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sgl_droute.errors import WorkerFailed
+from sgl_droute.errors import NoSockets, WorkerFailed
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Probe, Worker
 from sgl_droute.workers.client import Call, WorkerClient
@@ -87,18 +87,32 @@ class HealthMonitor(Service):
         Check *worker* now, unless a check of it is under way; never fails.
         """
         under_way = self._checks.get(worker.serial)
-        if under_way is None:
-            under_way = Deferred.fromCoroutine(self._check(worker))
-            under_way.addErrback(self._broke, worker)
-            self._checks[worker.serial] = under_way
-            under_way.addCallback(self._ended, worker)
-        return under_way
+        return self._begin(worker) if under_way is None else under_way
+
+    def check_anew(self, worker: Worker) -> Deferred[None]:
+        """
+        Check *worker* now; a check under way may still ask the process that was there before.
+        """
+        under_way = self._checks.get(worker.serial)
+        if under_way is not None:
+            under_way.cancel()
+        return self._begin(worker)
+
+    def _begin(self, worker: Worker) -> Deferred[None]:
+        checking = Deferred.fromCoroutine(self._check(worker))
+        checking.addErrback(self._broke, worker)
+        self._checks[worker.serial] = checking
+        return checking.addCallback(self._ended, worker)
 
     def _ended(self, _: None, worker: Worker) -> None:
-        del self._checks[worker.serial]
+        self._checks.pop(worker.serial, None)
 
     async def _check(self, worker: Worker) -> None:
-        probe = await self._ask(worker)
+        try:
+            probe = await self._ask(worker)
+        except NoSockets as problem:
+            log.warn("worker {url} was not checked: {problem}", url=worker.url, problem=problem)
+            return
         now = self.pool.record_probe(worker, probe, threshold=self.threshold)
         if now is not None:
             self._tell(worker, now, probe)

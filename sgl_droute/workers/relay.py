@@ -24,7 +24,7 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from sgl_droute.errors import RequestTimeout, RouterError, WorkerTimeout
-from sgl_droute.workers.client import cut_answer
+from sgl_droute.workers.client import cut_answer, hang_up
 
 # Bodies up to this size fit into the client transport's buffer: they need no back-pressure.
 _SMALL = 1 << 16
@@ -181,8 +181,7 @@ class _Body(Protocol):
         self._hang_up()
 
     def _hang_up(self) -> None:
-        if self.transport is not None:
-            self.transport.loseConnection()
+        hang_up(self.transport)
 
 
 def _unsent_bytes(transport: Any) -> int | None:

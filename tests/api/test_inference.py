@@ -168,6 +168,30 @@ def test_leaving_the_line() -> None:
     ]
 
 
+def test_a_long_line_when_the_last_worker_leaves() -> None:
+    """
+    When nobody is left, all who wait are told so, and a new worker finds a working router.
+    """
+    router = MemoryRouter("a", max_connections=1)
+    clients = [router.begin("POST", "/generate", json=IMAGE) for _ in range(300)]
+    router.service.pool.remove("http://a:1")
+    router.until(lambda: all(client.reply is not None for client in clients))
+    statuses = [client.reply.status for client in clients if client.reply]
+    assert statuses == [200] + [503] * 299
+    router.ask("POST", "/add_worker?url=http://a:1")
+    assert router.ask("GET", "/v1/models").status == 200
+
+
+@pytest.mark.parametrize("name", ["[::1]", "worker_1", "ab--cd", "10.0.0.1"])
+def test_names_that_workers_have(name: str) -> None:
+    """
+    Addresses of both kinds, and names that are none for IDNA, are workers like any other.
+    """
+    router = MemoryRouter(name)
+    assert router.ask("GET", "/v1/models").status == 200
+    assert sent_headers(router, name)["host"] == f"{name}:1"
+
+
 def test_client_gone_before_the_answer() -> None:
     """
     A client that hangs up frees its slot at once.

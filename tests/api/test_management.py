@@ -11,6 +11,7 @@ import pytest
 from twisted.logger import LogEvent
 
 from sgl_droute.fleet.worker import Probe
+from sgl_droute.simulator.faults import parse_orders
 from tests.memory import MemoryRouter
 
 
@@ -116,6 +117,24 @@ def test_a_restarted_worker_registers_again() -> None:
     router.service.stopService()
 
 
+def test_registering_again_does_not_wait_for_a_hanging_check() -> None:
+    """
+    A check of the process that was there before does not keep its successor waiting.
+    """
+    router = MemoryRouter("a")
+    router.service.startService()
+    router.settle()
+    hang = parse_orders({"rules": [{"path": "/health", "hang": True}]})
+    router.workers["a"].backstage.obey(hang)
+    router.wait(45)
+    assert router.service.pool["http://a:1"].dead
+    router.ask("POST", "/add_worker?url=http://a:1")
+    router.start_worker("a")
+    router.ask("POST", "/add_worker?url=http://a:1")
+    assert not router.service.pool["http://a:1"].dead
+    router.service.stopService()
+
+
 def test_a_restarted_worker_that_still_loads() -> None:
     """
     One that registers again before it can answer joins by itself once it does.
@@ -210,6 +229,25 @@ def test_an_update_outlives_its_caller(logged: list[LogEvent]) -> None:
     for worker in router.workers.values():
         targets = [each.target for each in worker.engine.journal.received]
         assert targets.count("/update_weights_from_disk") == 1
+
+
+def test_an_update_when_the_router_stops(logged: list[LogEvent]) -> None:
+    """
+    A stopping router ends its updates: the caller is told, and the log says who had answered.
+    """
+    router = MemoryRouter("a", "busy")
+    router.service.startService()
+    router.workers["busy"].backstage.obey(parse_orders({"rules": [{"hang": True}]}))
+    caller = router.begin("POST", "/update_weights_from_disk", json={"model_path": "new"})
+    router.wait(60)
+    router.service.stopService()
+    router.settle()
+    assert caller.reply is not None
+    assert caller.reply.status == 503
+    assert caller.reply.json == {"error": "The router is stopping"}
+    [told] = [event for event in logged if "statuses" in event]
+    assert told["statuses"] == {"http://a:1": 200}
+    assert told["asked"] == 2
 
 
 def test_results_are_json() -> None:

@@ -80,12 +80,16 @@ WRONG = {
     "port no number": (["--port", "http"], "not a whole number"),
     "bad seconds": (["--timeout", "0"], "above 0"),
     "nan": (["--idle-timeout", "nan"], "above 0"),
-    "bad algorithm": (["--routing-algorithm", "fastest"], "routing_algorithm"),
+    "bad algorithm": (
+        ["--routing-algorithm", "fastest"],
+        "'routing_algorithm' must be in ('least-request', 'round-robin', 'random') (got 'fastest')",
+    ),
     "bad size": (["--max-body-size", "many"], "number of bytes"),
     "no connections": (["--max-connections", "0"], "max_connections"),
     "bad level": (["--log-level", "loud"], "debug, info, warning, error, critical"),
     "bad endpoint": (["--listen", "nonsense:1"], "nonsense"),
     "missing certificate": (["--listen", "ssl:0:privateKey=/no/such.pem"], "No such file"),
+    "no such folder": (["--listen", "unix:/no/such/socket"], "'/no/such' is no folder"),
     "missing value": (["--port"], "--port"),
 }
 

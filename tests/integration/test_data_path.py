@@ -339,8 +339,12 @@ async def test_a_large_upload_arrives_whole() -> None:
 
 
 @pytest.mark.parametrize("connection", [b"close", b"keep-alive"])
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize("closing", [False, True])
 @pytest_twisted.ensureDeferred
-async def test_an_answer_before_the_upload_is_read(connection: bytes) -> None:
+async def test_an_answer_before_the_upload_is_read(
+    connection: bytes, pieces: int, closing: bool
+) -> None:
     """
     A worker that refuses a body before it has read it is heard; the rest is not sent.
     """
@@ -352,12 +356,19 @@ async def test_an_answer_before_the_upload_is_read(connection: bytes) -> None:
         client.write(b"x" * size)
         at_worker = await worker.connection(1)
         at_worker.transport.pauseProducing()
-        at_worker.write(
-            b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: %s\r\n\r\nno" % connection
-        )
+        head = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: %s\r\n\r\n" % connection
+        if pieces == 2:
+            at_worker.write(head)
+            await deferLater(reactor, 0.05)
+            at_worker.write(b"no")
+        else:
+            at_worker.write(head + b"no")
+        if closing:
+            at_worker.transport.loseConnection()
         assert (await client.until_received(b"\r\n\r\nno")).startswith(b"HTTP/1.1 413 Too Large")
         await router.at_rest()
-        at_worker.transport.resumeProducing()
+        if not closing:
+            at_worker.transport.resumeProducing()
         await at_worker.until_closed()
         assert len(at_worker.received) < size
 
@@ -514,3 +525,71 @@ async def test_answers_without_a_body(status: bytes) -> None:
         await at_worker.until(lambda: at_worker.received.count(b"GET") == 2)
         at_worker.write(OK)
         await client.until_received(b"ok")
+
+
+@pytest_twisted.ensureDeferred
+async def test_sending_behind_an_answer_that_is_not_taken() -> None:
+    """
+    What a client sends behind a request waits in its own buffers, not in the router's memory.
+    """
+    async with scripted_worker() as worker, running_router(worker.url) as router:
+        await worker.connection()
+        sender = _slow_reader(router.port)
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        at_worker = await worker.connection(1)
+        at_worker.write(b"HTTP/1.1 200 OK\r\nContent-Length: 20000000\r\n\r\n" + b"x" * 20_000_000)
+        await deferLater(reactor, 0.1)
+        sent = idle = 0
+        while idle < 10 and sent < 60_000_000:
+            try:
+                sent += sender.send(b"x" * 1_000_000)
+                idle = 0
+            except BlockingIOError:
+                idle += 1
+            await deferLater(reactor, 0.01)
+        assert sent < 30_000_000
+        sender.close()
+        await at_worker.until_closed()
+        await router.at_rest()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_leaves_while_its_worker_is_connected_to() -> None:
+    """
+    A request whose client left before a connection was there is sent to nobody.
+    """
+    with socket.socket() as hole:
+        hole.bind(("127.0.0.1", 0))
+        hole.listen(0)
+        filling = [socket.socket() for _ in range(4)]
+        for each in filling:
+            each.setblocking(False)
+            each.connect_ex(hole.getsockname())
+        stuck = f"http://127.0.0.1:{hole.getsockname()[1]}"
+        async with scripted_worker() as worker, running_router(stuck, worker.url) as router:
+            await worker.connection()
+            client = await connect(router.port)
+            client.write(b"POST /x HTTP/1.1\r\nHost: r\r\nContent-Length: 2\r\n\r\nhi")
+            await eventually(lambda: router.in_flight == 1)
+            await deferLater(reactor, 0.05)
+            client.transport.abortConnection()
+            await router.at_rest()
+            await deferLater(reactor, 0.05)
+            assert len(worker.connections) == 1
+        for each in filling:
+            each.close()
+
+
+@pytest.mark.parametrize("status", [b"99 Low", b"600 High", b"-5 Less", b"200 O\rK"])
+@pytest_twisted.ensureDeferred
+async def test_a_status_that_is_none(status: bytes) -> None:
+    """
+    A worker's answer with an impossible status or phrase is a 502.
+    """
+    async with scripted_worker() as worker, running_router(worker.url) as router:
+        await worker.connection()
+        client = await connect(router.port)
+        client.write(GET)
+        (await worker.connection(1)).write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n")
+        assert b"HTTP/1.1 502 " in await client.until_received(b"}\n")
+        await router.at_rest()

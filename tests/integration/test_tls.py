@@ -5,6 +5,7 @@ TLS on both sides of the router.
 from __future__ import annotations
 
 import datetime
+import socket
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, serverFromString, wra
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.internet.task import deferLater
 
 from tests.integration.commands import free_port
 from tests.integration.sockets import (
@@ -133,3 +135,53 @@ async def test_a_worker_whose_certificate_is_not_trusted(identity: Path) -> None
             assert received == []
     finally:
         await port.stopListening()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_leaves_a_worker_over_tls(
+    identity: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A client that stops reading and leaves closes the worker's connection over TLS too.
+    """
+    monkeypatch.setenv("SSL_CERT_FILE", str(identity))
+    at_worker = Connection()
+    factory = Factory.forProtocol(lambda: at_worker)
+    factory.noisy = False
+    endpoint = serverFromString(reactor, f"ssl:0:privateKey={identity}:interface=127.0.0.1")
+    port = await endpoint.listen(factory)
+    try:
+        async with running_router() as router:
+            router.service.pool.add(f"https://127.0.0.1:{port.getHost().port}")
+            client = await connect(router.port)
+            client.transport.pauseProducing()
+            client.write(b"GET /x HTTP/1.1\r\nHost: r\r\n\r\n")
+            await at_worker.until_received(b"\r\n\r\n")
+            size = 30_000_000
+            at_worker.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+            at_worker.write(b"x" * size)
+            await deferLater(reactor, 0.2)
+            client.transport.abortConnection()
+            await at_worker.until_closed()
+            await router.at_rest()
+    finally:
+        await port.stopListening()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_handshake_that_never_ends() -> None:
+    """
+    The TLS handshake counts as connecting: after that time the next worker is tried.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as hole:
+        silent = f"https://127.0.0.1:{hole.getsockname()[1]}"
+        async with (
+            scripted_worker() as worker,
+            running_router(silent, worker.url, connect_timeout=0.3) as router,
+        ):
+            await worker.connection()
+            client = await connect(router.port)
+            client.write(b"GET /x HTTP/1.1\r\nHost: r\r\n\r\n")
+            (await worker.connection(1)).write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            await client.until_received(b"ok")
+            await router.at_rest()

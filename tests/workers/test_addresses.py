@@ -4,19 +4,21 @@ Connecting to a worker: names are looked up, blocked addresses refused, the next
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
 from attrs import define, field
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import CancelledError
+from twisted.internet.error import ConnectBindError, DNSLookupError
 from twisted.internet.error import ConnectionRefusedError as Refused
-from twisted.internet.error import DNSLookupError
 from twisted.internet.error import TimeoutError as ConnectingTimedOut
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from sgl_droute.errors import ConnectTimeout, NotConnected
+from sgl_droute.errors import ConnectTimeout, NoSockets, NotConnected
 from sgl_droute.workers.addresses import WorkerEndpoint
 from sgl_droute.workers.agent import WorkerAgent, split_target
 
@@ -124,6 +126,36 @@ def test_a_name_that_is_never_resolved() -> None:
     reactor.advance(6.0)
     [failure] = results
     assert failure.check(ConnectingTimedOut)
+
+
+def test_giving_up_while_connecting() -> None:
+    """
+    Cancelling ends the attempt: the next address is not tried, and it does not look like a failure
+    of the worker.
+    """
+    reactor = Reactor(worker=["10.0.0.1", "10.0.0.2"])
+    agent = WorkerAgent(reactor, 5.0)
+    failures: list[Any] = []
+    asking = agent.request(b"GET", b"http://worker:1/x").addErrback(failures.append)
+    asking.cancel()
+    assert reactor.tried == [("10.0.0.1", 1)]
+    [failure] = failures
+    assert failure.check(CancelledError)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL])
+def test_out_of_files(number: int) -> None:
+    """
+    A connection that this machine cannot open is no failure of the worker.
+    """
+    reactor = Reactor()
+    agent = WorkerAgent(reactor, 5.0)
+    failures: list[Any] = []
+    agent.request(b"GET", b"http://10.0.0.1:1/x").addErrback(failures.append)
+    reactor.fail_to_connect(ConnectBindError(number, "Too many open files"))
+    [failure] = failures
+    assert failure.check(NoSockets)
+    assert failure.value.status == 503
 
 
 def test_failures_to_connect_may_be_tried_elsewhere() -> None:

@@ -75,7 +75,8 @@ def test_a_client_without_an_address() -> None:
         (b"http://w:1.evil/a", b"http://w:1.evil/a"),
         (b"http://other/a", b"http://other/a"),
         (b"/relative", b"/relative"),
-        (b"https://w:1/a", b"https://w:1/a"),
+        (b"https://w:1/a", b"https://public/pre/a"),
+        (b"ftp://w:1/a", b"ftp://w:1/a"),
     ],
 )
 def test_locations(location: bytes, rewritten: bytes) -> None:

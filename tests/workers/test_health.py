@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 
-from sgl_droute.errors import NotConnected
+from sgl_droute.errors import NoSockets, NotConnected
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Probe, Worker
 from sgl_droute.workers.client import Answer, Call, WorkerClient
@@ -21,7 +21,7 @@ class Scripted(WorkerClient):
     """A client whose answers the test gives."""
 
     def __init__(self, clock: Clock) -> None:
-        super().__init__(MemoryNetwork(), clock, timeout=5.0, body_timeout=5.0)
+        super().__init__(MemoryNetwork(), clock, timeout=5.0)
         object.__setattr__(self, "asked", [])
 
     asked: list[tuple[str, Deferred[Answer]]]
@@ -68,6 +68,19 @@ def test_a_check_that_breaks_does_not_stop_the_loop(logged: list[LogEvent]) -> N
     broken = [event for event in logged if "log_failure" in event]
     assert len(broken) == 3
     monitor.stopService()
+
+
+def test_a_fault_of_the_router_is_no_evidence() -> None:
+    """
+    A check that the router itself could not make counts neither for nor against the worker.
+    """
+    pool = Pool()
+    worker = pool.add("http://w:1")
+    _, client, monitor = monitored(pool)
+    for _ in range(5):
+        monitor.check(worker)
+        client.asked.pop()[1].errback(NoSockets("The router cannot open connections"))
+    assert pool["http://w:1"] == worker
 
 
 def test_one_check_at_a_time() -> None:

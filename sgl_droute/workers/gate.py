@@ -1,0 +1,58 @@
+"""
+A limit on what goes on at once, first come, first served.
+
+It counts turns and knows nothing of what they are for.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+
+
+@define(eq=False)
+class Gate:
+    """
+    Gives out at most so many turns at once.
+
+    Unlike `twisted.internet.defer.DeferredSemaphore` it never calls itself: a thousand waiting
+    turns that end as soon as they begin need no stack. Leaving the line costs the same wherever
+    one stands in it.
+
+    Attributes:
+        free: Turns that can be taken at once (count).
+    """
+
+    free: int
+    _waiting: OrderedDict[Deferred[None], None] = field(factory=OrderedDict, init=False)
+    _opening: bool = field(default=False, init=False)
+
+    def acquire(self) -> Deferred[None]:
+        """
+        Fires when it is this turn; cancelling it leaves the line.
+        """
+        turn: Deferred[None] = Deferred(lambda turn: self._waiting.pop(turn, None))
+        self._waiting[turn] = None
+        self._open()
+        return turn
+
+    def release(self) -> None:
+        """
+        Give a turn back.
+        """
+        self.free += 1
+        self._open()
+
+    def _open(self) -> None:
+        if self._opening:
+            return  # whoever opens now sees this turn too
+        self._opening = True
+        try:
+            while self.free and self._waiting:
+                turn, _ = self._waiting.popitem(last=False)
+                self.free -= 1
+                turn.callback(None)
+        finally:
+            self._opening = False
