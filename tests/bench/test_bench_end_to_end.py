@@ -182,6 +182,7 @@ def test_children_end_with_the_bench(number: signal.Signals) -> None:
         command("bench_router", "--simulate", "--speed", "0.1", "--num-workers", "1",
                 "--warmup", "0", f"--router-extra-args=--worker-urls={mark}"),
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=_hear_interrupts,
     )  # fmt: skip
     try:
         assert bench.stdout is not None
@@ -195,6 +196,11 @@ def test_children_end_with_the_bench(number: signal.Signals) -> None:
     assert bench.returncode == (-9 if number == signal.SIGKILL else 130)
     assert _eventually(lambda: processes_with(mark) == [])
     assert _eventually(lambda: not _answers(worker))
+
+
+def _hear_interrupts() -> None:
+    # Whoever runs these tests in the background has them, and their children, ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _eventually(true: Callable[[], bool]) -> bool:
