@@ -76,6 +76,7 @@ class RouterService(MultiService):
         self, reactor: Any, settings: RouterSettings | None = None, *, roads: Roads | None = None
     ) -> None:
         super().__init__()
+        self._reactor = reactor
         self.settings = settings = settings or RouterSettings()
         self._roads = roads or Roads.over_tcp(reactor, settings.connect_timeout)
         self.pool = Pool(settings.routing_algorithm)
@@ -107,27 +108,27 @@ class RouterService(MultiService):
         monitor.setServiceParent(self)
         broadcasts.setServiceParent(self)
         for description in settings.listen:
-            strports_service(description, self.site(reactor), reactor).setServiceParent(self)
+            strports_service(description, self.site(), reactor).setServiceParent(self)
 
     def resource(self) -> RouterResource:
         """
         The whole API, to be put at the root of a site or at any path below it.
 
         A site other than `site` should have `sgl_droute.RouterRequest` as its ``requestFactory``:
-        the stock class reads whole bodies into memory and parses forms before the router sees them.
+        the stock class has no limit for bodies, and reads and parses forms in memory before the
+        router sees them.
         """
         return self._resource
 
-    def site(self, reactor: Any, root: IResource | None = None) -> RouterSite:
+    def site(self, root: IResource | None = None) -> RouterSite:
         """
         A site with all the router's limits.
 
         Args:
-            reactor: Provides the time.
             root: What it serves, with `resource` somewhere below; `resource` itself if None.
         """
         return RouterSite(
-            reactor,
+            self._reactor,
             root or self._resource,
             max_body_size=self.settings.max_body_size,
             read_timeout=self.settings.read_timeout,

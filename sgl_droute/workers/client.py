@@ -106,7 +106,7 @@ class WorkerClient:
         response = passage.response
         assert response is not None
         if not _sound(response):
-            response.deliverBody(_Collector(call.worker, 0))
+            _drop_body(response, call.worker)
             raise WorkerFailed(call.worker, f"answered with status {response.code!r}")
         return response
 
@@ -214,6 +214,12 @@ def hang_up(transport: Any) -> None:
     connection = getattr(transport, "_producer", transport)
     if connection is not None:
         connection.abortConnection()
+
+
+def _drop_body(response: IResponse, worker: str) -> None:
+    unwanted = _Collector(worker, 0)
+    unwanted.done.addErrback(lambda _: None)
+    response.deliverBody(unwanted)
 
 
 def _sound(response: IResponse) -> bool:

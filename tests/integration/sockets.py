@@ -184,7 +184,7 @@ async def running_router(*workers: str, **options: Any) -> AsyncIterator[Router]
     service = RouterService(reactor, RouterSettings(worker_urls=workers, **options))
     service.startService()
     endpoint = TCP4ServerEndpoint(reactor, 0, backlog=2048, interface="127.0.0.1")
-    port = await endpoint.listen(service.site(reactor))
+    port = await endpoint.listen(service.site())
     try:
         yield Router(service, port.getHost().port)
     finally:

@@ -590,6 +590,7 @@ async def test_a_status_that_is_none(status: bytes) -> None:
         await worker.connection()
         client = await connect(router.port)
         client.write(GET)
-        (await worker.connection(1)).write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n")
+        odd = b"HTTP/1.1 " + status + b"\r\nContent-Length: 9\r\n\r\nodd"
+        (await worker.connection(1)).write(odd)
         assert b"HTTP/1.1 502 " in await client.until_received(b"}\n")
         await router.at_rest()

@@ -395,7 +395,7 @@ async def test_a_client_that_sends_50_mb_and_then_reads(
     listen, connected = ROADS[road]
     async with scene() as the:
         endpoint = serverFromString(reactor, listen.format(folder=tmp_path))
-        port = await endpoint.listen(the.router.service.site(reactor))
+        port = await endpoint.listen(the.router.service.site())
         address = port.getHost()
         received = await deferToThread(lambda: send_all_then_read(connected(address), OVER[name]))
         await port.stopListening()

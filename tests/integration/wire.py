@@ -183,7 +183,7 @@ class WiredRouter:
         settings = RouterSettings(worker_urls=("http://127.0.0.1:1",), **options)
         self.service = RouterService(self.clock, settings)
         self.service.startService()
-        self._site = self.service.site(self.clock)
+        self._site = self.service.site()
         self.settle()
 
     def connect(self, data: bytes = b"", site: Site | None = None) -> Client:
