@@ -12,13 +12,14 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.error import TimeoutError as ConnectingTimedOut
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 from twisted.web._newclient import HTTP11ClientProtocol, Request, RequestNotSent
 from twisted.web.client import HTTPConnectionPool
+from twisted.web.http import _IdentityTransferDecoder
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
@@ -179,6 +180,11 @@ class WorkerConnection(HTTP11ClientProtocol):
             self._secured.callback(None)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        decoder = getattr(self._parser, "bodyDecoder", None)
+        unbounded = isinstance(decoder, _IdentityTransferDecoder) and decoder.contentLength is None
+        if unbounded and not reason.check(ConnectionDone):
+            # A body without a length ends with its connection, but not with a broken one.
+            decoder.contentLength = 1
         if self._secured is not None and not self._secured.called:
             self._secured.errback(reason)
         super().connectionLost(reason)

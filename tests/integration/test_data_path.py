@@ -507,6 +507,24 @@ async def test_an_answer_that_ends_with_its_connection() -> None:
         await router.at_rest()
 
 
+@pytest_twisted.ensureDeferred
+async def test_an_answer_whose_connection_breaks() -> None:
+    """
+    A worker's answer without a length is cut when its connection breaks instead of closing.
+    """
+    async with scripted_worker() as worker, running_router(worker.url) as router:
+        await worker.connection()
+        client = await connect(router.port)
+        client.write(GET)
+        at_worker = await worker.connection(1)
+        at_worker.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nsome of it")
+        await client.until_received(b"some of it")
+        at_worker.transport.abortConnection()
+        await client.until_closed()
+        assert client.reset
+        await router.at_rest()
+
+
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
 @pytest_twisted.ensureDeferred
 async def test_answers_without_a_body(status: bytes) -> None:
