@@ -181,10 +181,9 @@ class WorkerConnection(HTTP11ClientProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         decoder = getattr(self._parser, "bodyDecoder", None)
-        unbounded = isinstance(decoder, _IdentityTransferDecoder) and decoder.contentLength is None
-        if unbounded and not reason.check(ConnectionDone):
+        if isinstance(decoder, _IdentityTransferDecoder) and not reason.check(ConnectionDone):
             # A body without a length ends with its connection, but not with a broken one.
-            decoder.contentLength = 1
+            decoder.contentLength = 1 if decoder.contentLength is None else decoder.contentLength
         if self._secured is not None and not self._secured.called:
             self._secured.errback(reason)
         super().connectionLost(reason)
