@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -14,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from tests.integration.commands import (
+    BIN,
     alive,
     children_of,
+    environment,
     fetch,
     free_port,
     once_up,
@@ -171,6 +174,31 @@ def test_a_unix_socket(tmp_path: Path) -> None:
             client.connect(str(path))
             client.sendall(b"GET /liveness HTTP/1.1\r\nHost: x\r\n\r\n")
             assert client.recv(100).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_a_systemd_socket(tmp_path: Path) -> None:
+    """
+    A socket that systemd listens on is served.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        activated = (
+            "import os; os.dup2(int(os.environ['SOCKET']), 3);"
+            "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='x');"
+            "from sgl_droute.tap import run; run()"
+        )
+        process = subprocess.Popen(
+            [BIN / "python", "-c", activated, "--listen", "systemd:domain=INET:index=0"],
+            cwd=tmp_path,
+            env={**environment(), "SOCKET": str(listening.fileno())},
+            pass_fds=[listening.fileno()],
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            port = listening.getsockname()[1]
+            assert once_up(f"http://127.0.0.1:{port}/liveness") == {"status": "ok"}
+        finally:
+            process.terminate()
+            process.wait(30)
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
