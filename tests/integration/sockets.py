@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from attrs import define, field
 from twisted.internet import reactor as _reactor
@@ -21,6 +21,9 @@ from sgl_droute.service import RouterService
 from sgl_droute.settings import RouterSettings
 
 reactor: Any = _reactor
+
+GET = b"GET /v1/models HTTP/1.1\r\nHost: router\r\nX-Request-Id: 1\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Connection(Protocol):
@@ -201,6 +204,29 @@ async def connect(port: int, protocol: Callable[[], Connection] = Connection) ->
     connection: Any = await TCP4ClientEndpoint(reactor, "127.0.0.1", port).connect(factory)
     assert isinstance(connection, Connection)
     return connection
+
+
+class Exchange(NamedTuple):
+    """
+    A request under way: the worker has it and has not answered.
+    """
+
+    router: Router
+    worker: ScriptedWorker
+    client: Connection
+    at_worker: Connection
+
+
+@asynccontextmanager
+async def exchange(request: bytes = GET, **options: Any) -> AsyncIterator[Exchange]:
+    """
+    *request* sent by a client through a router with these options to its only worker.
+    """
+    async with scripted_worker() as worker, running_router(worker.url, **options) as router:
+        await worker.connection()  # the health check
+        client = await connect(router.port)
+        client.write(request)
+        yield Exchange(router, worker, client, await worker.connection(1))
 
 
 async def eventually(happened: Callable[[], bool], timeout: float = 5.0) -> None:
