@@ -46,6 +46,10 @@ class CommandOptions(usage.Options):
         """
         raise SystemExit(one_line(self.command, problem))
 
+    def parseArgs(self, *words: str) -> None:
+        if words:
+            raise usage.UsageError(f"unexpected word {words[0]!r}")
+
     def opt_version(self) -> NoReturn:
         """Print the version of this package and exit."""
         print(f"{self.command} {version('sgl-droute')}")
@@ -150,7 +154,12 @@ class _Rehearsal:
             raise CannotListenError(None, address, OSError(f"{folder!r} is no folder"))
 
     def listenSSL(
-        self, port: int, factory: object, context: object, backlog: int = 50, interface: str = ""
+        self,
+        port: int,
+        factory: object,
+        contextFactory: object,
+        backlog: int = 50,
+        interface: str = "",
     ) -> None:
         self.listenTCP(port, factory, backlog, interface)
 

@@ -7,6 +7,7 @@ It decides nothing: options are in `sgl_droute.settings`, the command line in `s
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 from attrs import frozen
@@ -14,6 +15,7 @@ from twisted.application.service import MultiService
 from twisted.application.strports import service as strports_service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.task import Cooperator
+from twisted.logger import Logger
 from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource
 
@@ -28,6 +30,8 @@ from sgl_droute.workers.agent import WorkerAgent
 from sgl_droute.workers.broadcast import Broadcasts
 from sgl_droute.workers.client import WorkerClient
 from sgl_droute.workers.health import HealthMonitor
+
+log = Logger()
 
 
 @frozen(eq=False)
@@ -133,6 +137,19 @@ class RouterService(MultiService):
             max_body_size=self.settings.max_body_size,
             read_timeout=self.settings.read_timeout,
             idle_timeout=self.settings.idle_timeout,
+        )
+
+    def startService(self) -> None:
+        """
+        Start listening and checking the workers' health.
+        """
+        super().startService()
+        log.info(
+            "sgl-droute {version}: {workers} workers, {algorithm}, listening on {listen}",
+            version=version("sgl-droute"),
+            workers=len(self.pool),
+            algorithm=self.settings.routing_algorithm,
+            listen=", ".join(self.settings.listen) or "no port of its own",
         )
 
     def stopService(self) -> Deferred[Any]:

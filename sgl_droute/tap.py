@@ -7,7 +7,9 @@ The router's command line, and the service made from it.
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -44,24 +46,30 @@ def _parameters() -> list[list[Any]]:
     """
     The fields of `RouterSettings` that are options, as `usage.Options` wants them.
     """
-    fields = attrs.fields_dict(RouterSettings)
     return [
-        [name.replace("_", "-"), None, each.default, each.metadata["about"], _reader(each)]
-        for name, each in fields.items()
+        _parameter(name.replace("_", "-"), each.default, **each.metadata)
+        for name, each in attrs.fields_dict(RouterSettings).items()
         if "about" in each.metadata
     ]
 
 
-def _reader(field: attrs.Attribute[Any]) -> Any:
-    # usage.Options reads the default too, which is no text.
-    def read(value: object) -> object:
-        return field.metadata["read"](value) if isinstance(value, str) else value
+def _parameter(
+    option: str, default: object, about: str, read: Callable[[str], object]
+) -> list[Any]:
+    def named(value: object) -> object:
+        # usage.Options reads the default too, which is no text.
+        if not isinstance(value, str):
+            return value
+        try:
+            return read(value)
+        except ValueError as problem:
+            raise ValueError(f"--{option}: {problem}") from problem
 
-    return read
+    return [option, None, default, about, named]
 
 
-def _port(value: object) -> int:
-    port = parse_count(str(value))
+def _port(text: str) -> int:
+    port = parse_count(text)
     if not 0 <= port <= 65535:
         raise ValueError(f"{port} is not a port from 0 to 65535")
     return port
@@ -79,7 +87,7 @@ class Options(CommandOptions):
 
     optParameters = [  # noqa: RUF012
         ["host", None, "0.0.0.0", "Address to listen on."],
-        ["port", None, 30080, "TCP port to listen on; 0 takes a free one.", _port],
+        _parameter("port", 30080, "TCP port to listen on; 0 takes a free one.", _port),
         *_parameters(),
     ]
     optFlags = [["verbose", "v", "The same as --log-level debug."]]  # noqa: RUF012
@@ -101,7 +109,7 @@ class Options(CommandOptions):
         try:
             self["worker-urls"].append(normalise_worker_url(url))
         except BadRequest as problem:
-            raise usage.UsageError(str(problem)) from problem
+            raise usage.UsageError(f"--worker-urls: {problem}") from problem
 
     def postOptions(self) -> None:
         values = {name.replace("-", "_"): value for name, value in self.items()}
@@ -112,12 +120,17 @@ class Options(CommandOptions):
         try:
             self.settings = RouterSettings(**known)
         except ValueError as problem:
-            # attrs adds the attribute and the value behind the sentence.
-            raise usage.UsageError(str(problem.args[0])) from problem
+            # attrs adds the attribute and the value behind the sentence, which names the field.
+            sentence = re.sub(r"^'(\w+)'", _option_of, str(problem.args[0]))
+            raise usage.UsageError(sentence) from problem
 
     def _host_and_port(self) -> str:
         host = quoteStringArgument(self["host"])
         return f"tcp:{self['port']}:interface={host}:backlog={_BACKLOG}"
+
+
+def _option_of(field: re.Match[str]) -> str:
+    return f"--{field[1].replace('_', '-')}"
 
 
 def repeated(words: list[str]) -> list[str]:
@@ -149,13 +162,14 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     if reactor is None:
         from twisted.internet import reactor
     settings = options.settings
+    if settings.simulated_workers and missing_packages():
+        options.fail("--simulated-workers needs: pip install 'sgl-droute[simulator]'")
     for description in settings.listen:
         try:
             check_listen(description)
         except Exception as problem:
-            options.fail(f"--listen {description}: {problem or type(problem).__name__}")
-    if settings.simulated_workers and missing_packages():
-        options.fail("--simulated-workers needs: pip install 'sgl-droute[simulator]'")
+            where = f"--listen {description}: " if options["listen"] else ""
+            options.fail(f"{where}{problem or type(problem).__name__}")
     _check_open_files(settings.max_connections)
     process = CommandService(options, settings.log_level)
     router = RouterService(reactor, settings)

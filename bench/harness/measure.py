@@ -80,10 +80,10 @@ class _Bench:
         fleet = await self._fleet(simulated)
         if self.settings.warmup:
             await together(self._warm(url) for url in fleet.urls)
-        rounds = [
-            [await self._measured(algorithm, fleet) for algorithm in self.settings.algorithms]
-            for _ in range(self.settings.repeat)
-        ]
+        rounds = []
+        for _ in range(self.settings.repeat):
+            results = [await self._measured(each, fleet) for each in self.settings.algorithms]
+            rounds.append(results)
         return Measured(
             fleet=fleet.kind,
             results=tuple(merged(results) for results in zip(*rounds, strict=True)),

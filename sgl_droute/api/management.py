@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 from attrs import define
 from twisted.internet.task import Cooperator
+from twisted.logger import Logger
 from twisted.web.server import Request
 
 from sgl_droute.api.forwarded import spooled_body, worker_headers
@@ -23,6 +24,8 @@ from sgl_droute.workers.bodies import Spool
 from sgl_droute.workers.broadcast import Broadcasts, Result
 from sgl_droute.workers.client import Call
 from sgl_droute.workers.health import HealthMonitor
+
+log = Logger()
 
 _URL_FIELDS = ("url", "worker_url")
 _LARGEST_BODY = 1 << 16
@@ -47,17 +50,24 @@ class Management:
 
     def add_worker(self, request: Request) -> bytes:
         """
-        Register the worker that the request names and check it at once.
+        Register the worker that the request names; a new or quarantined one is checked at once.
         """
+        known = len(self.pool)
         worker = self.pool.add(_named_url(request))
-        self.monitor.check_anew(worker)
+        if len(self.pool) > known:
+            log.info("worker {url} registered", url=worker.url)
+            self.monitor.check(worker)
+        elif worker.dead:
+            log.info("worker {url} registered again", url=worker.url)
+            self.monitor.check_anew(worker)
         return self._worker_urls(request)
 
     def remove_worker(self, request: Request) -> bytes:
         """
         Forget the worker that the request names; answers under way end in peace.
         """
-        self.pool.remove(_named_url(request))
+        worker = self.pool.remove(_named_url(request))
+        log.info("worker {url} removed", url=worker.url)
         return self._worker_urls(request)
 
     async def to_all_workers(self, request: Request) -> bytes:

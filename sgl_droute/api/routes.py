@@ -25,7 +25,13 @@ from sgl_droute.api.management import Management
 from sgl_droute.api.observe import Observe
 from sgl_droute.api.replies import error_reply, refuse
 from sgl_droute.api.target import admitted, below_mount
-from sgl_droute.errors import BadRequest, MethodNotAllowed, NoWorker, RouterError
+from sgl_droute.errors import (
+    BadRequest,
+    MethodNotAllowed,
+    NoWorker,
+    RouterError,
+    WorkerFailed,
+)
 
 log = Logger()
 
@@ -99,7 +105,10 @@ class RouterAPI:
     @routes.handle_errors(RouterError)
     async def _refused(self, request: Any, failure: Failure) -> bytes | None:
         assert isinstance(failure.value, RouterError)
-        log.info("{request} refused: {error}", request=_named(request), error=failure.value)
+        if isinstance(failure.value, WorkerFailed):
+            log.warn("{request} failed: {error}", request=_named(request), error=failure.value)
+        else:
+            log.info("{request} refused: {error}", request=_named(request), error=failure.value)
         return await refuse(request, failure.value)
 
     @routes.handle_errors(CancelledError)
@@ -143,9 +152,10 @@ class RouterResource(Resource):
         prefix, request.uri = below_mount(target, len(request.prepath or ()))
         if prefix:
             request.requestHeaders.setRawHeaders(b"X-Forwarded-Prefix", [prefix])
-        if request.postpath and request.postpath[0][:1] in (b"", b"/"):
-            # Klein drops doubled slashes at the beginning, and would take //health for /health.
-            request.postpath.insert(0, b".")
+        if not request.postpath or request.postpath[0][:1] in (b"", b"/"):
+            # Klein drops slashes at the beginning, would take //health for /health, and finds no
+            # route for a mount without a slash behind it. None of these is a path of the router.
+            request.postpath = [b".", *(request.postpath or ())]
 
 
 def _refuse_other_methods(routes: Klein) -> None:

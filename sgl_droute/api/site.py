@@ -255,11 +255,12 @@ class RouterChannel(HTTPChannel):
             super().lineReceived(bare)
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        limits = f"{self.totalHeadersSize} bytes or {self.maxHeaders} lines"
+        size = f"{self.totalHeadersSize} bytes"
         if self._receivedHeaderSize:
+            limits = f"{size} or {self.maxHeaders} lines"
             self.refuse(HeadersTooLarge(f"The request's headers are more than {limits}"))
         else:
-            self.refuse(TargetTooLong(f"The request line is more than {limits}"))
+            self.refuse(TargetTooLong(f"The request line is more than {size}"))
 
     def headerReceived(self, line: bytes) -> bool:
         if self._receivedHeaderCount >= self.maxHeaders:
@@ -288,7 +289,9 @@ class RouterChannel(HTTPChannel):
         if self._phase == "closing":
             return
         self._phase = "closing"
-        log.info("{peer} refused: {error}", peer=self.transport.getPeer(), error=error)
+        peer = self.transport.getPeer()
+        name = f"{peer.host}:{peer.port}" if hasattr(peer, "port") else "local client"
+        log.info("{client} refused: {error}", client=name, error=error)
         self.transport.write(refusal(error, self.requests[-1] if self.requests else None))
         self._networkProducer.unregisterProducer()
         self._networkProducer.resumeProducing()

@@ -89,10 +89,9 @@ def parse_host_address(host: str) -> IPAddress | None:
 
     IPv4 is read as `inet_aton` reads it: one to four parts, each decimal, octal (leading 0) or hex.
     """
-    bare = host.strip("[]").partition("%")[0]
-    if ":" in bare:
-        return ipaddress.IPv6Address(bare)
-    parts = bare.split(".")
+    if ":" in host:
+        return ipaddress.IPv6Address(host.strip("[]").partition("%")[0])
+    parts = host.split(".")
     if len(parts) > 4 or not all(_NUMBER.fullmatch(part) for part in parts):
         return None
     *heads, tail = (_number(part) for part in parts)
@@ -116,7 +115,10 @@ def _normalise_host(host: str, text: str) -> str:
     if address is not None:
         if is_blocked_address(address):
             raise BadRequest(f"worker URL {text!r} is blocked: {address} is never a worker")
-        return f"[{address}]" if address.version == 6 else str(address)
+        if isinstance(address, ipaddress.IPv4Address):
+            return str(address)
+        # A mapped address is an IPv4 one (RFC 4291 2.5.5.2): one worker, one URL.
+        return str(address.ipv4_mapped) if address.ipv4_mapped else f"[{address}]"
     if host in BLOCKED_NAMES:
         raise BadRequest(f"worker URL {text!r} is blocked: {host} is never a worker")
     if len(host) > 253 or not _NAME.fullmatch(host) or _NUMBER.fullmatch(host.rpartition(".")[2]):

@@ -74,7 +74,7 @@ class SimulatedFleet(Service):
 
 def _command() -> list[str]:
     arguments = ["sglang-d-simulator", "--listen-fd", str(_SOCKET), *_ARGUMENTS]
-    return [sys.executable, "-m", "twisted", *arguments]
+    return [sys.executable, "-m", "twisted", "--log-format=text", *arguments]
 
 
 class _Child(ProcessProtocol):
@@ -92,7 +92,7 @@ class _Child(ProcessProtocol):
         return self._ended
 
     def errReceived(self, data: bytes) -> None:
-        for line in data.decode("utf-8", "replace").splitlines():
+        for line in filter(None, data.decode("utf-8", "replace").splitlines()):
             log.debug("simulated worker {url}: {line}", url=self._url, line=line)
 
     outReceived = errReceived

@@ -96,7 +96,7 @@ class WorkerAgent:
         except Exception as problem:
             if isinstance(problem, ConnectError) and problem.osError in _OUR_OWN:
                 raise NoSockets(f"The router cannot open connections: {problem}") from problem
-            raise NotConnected(worker, str(problem)) from problem
+            raise NotConnected(worker, str(problem).rstrip(".")) from problem
         try:
             return await connection.request(request)
         except RequestNotSent as problem:

@@ -201,7 +201,8 @@ def cut_answer(worker: str, size: int, reason: Failure) -> WorkerFailed:
     """
     The error for an answer of which only *size* body bytes came.
     """
-    return WorkerFailed(worker, f"answer cut after {size} bytes: {_cause(reason.value)}")
+    why = str(_cause(reason.value)).rstrip(".")
+    return WorkerFailed(worker, f"answer cut after {size} bytes: {why}")
 
 
 def hang_up(transport: Any) -> None:
@@ -241,7 +242,7 @@ def _translated(worker: str, problem: Exception) -> Exception:
         return cause
     if isinstance(cause, _NOT_HTTP):
         return WorkerFailed(worker, "the answer is not HTTP")
-    return WorkerFailed(worker, str(cause) or type(cause).__name__)
+    return WorkerFailed(worker, str(cause).rstrip(".") or type(cause).__name__)
 
 
 def _cause(problem: BaseException | None) -> BaseException | None:

@@ -24,6 +24,8 @@ from sgl_droute.workers.client import Call, WorkerClient
 log = Logger()
 
 _LARGEST_ANSWER = 1 << 16
+_BACK = "register it again to bring it back"
+_ON = "it joins when it answers"
 
 
 @define(eq=False)
@@ -130,15 +132,16 @@ class HealthMonitor(Service):
     def _tell(self, before: Worker, now: Worker, probe: Probe) -> None:
         if now.dead and not before.dead:
             log.warn(
-                "worker {url} quarantined after {failures} failed health checks: {reason}",
+                "worker {url} quarantined after {failures} failed health checks: {reason}; {hope}",
                 url=now.url,
                 failures=now.failures,
                 reason=probe.reason,
+                hope=_BACK if now.proven else _ON,
             )
         elif now.proven and not before.proven:
             log.info("worker {url} is in service", url=now.url)
-        elif now.failures:
-            log.debug(
+        elif now.failures and not now.dead:
+            log.info(
                 "worker {url} failed health check {failures}: {reason}",
                 url=now.url,
                 failures=now.failures,

@@ -135,6 +135,19 @@ def test_registering_again_does_not_wait_for_a_hanging_check() -> None:
     router.service.stopService()
 
 
+def test_registering_again_is_no_failed_check() -> None:
+    """
+    A trainer that repeats its registration while an engine loads does not hasten its quarantine.
+    """
+    router = MemoryRouter(registered=())
+    router.service.startService()
+    for _ in range(10):
+        router.ask("POST", "/add_worker?url=http://loading:1")
+    [worker] = router.service.pool
+    assert (worker.failures, worker.dead) == (1, False)
+    router.service.stopService()
+
+
 def test_a_restarted_worker_that_still_loads() -> None:
     """
     One that registers again before it can answer joins by itself once it does.

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -70,24 +71,30 @@ def running(*words: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
         process.wait(30)
 
 
-def fetch(url: str, *, data: bytes | None = None, method: str | None = None) -> Any:
+def fetch(
+    url: str,
+    *,
+    data: bytes | None = None,
+    method: str | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Any:
     """
     The JSON that *url* answers.
     """
     headers = {} if data is None else {"Content-Type": "application/json"}
     request = urllib.request.Request(url, data=data, headers=headers, method=method)
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=30, context=tls) as response:
         return json.load(response)
 
 
-def once_up(url: str, timeout: float = 60) -> Any:
+def once_up(url: str, timeout: float = 60, tls: ssl.SSLContext | None = None) -> Any:
     """
     The first JSON that *url* answers with a good status, tried until then.
     """
     end = time.monotonic() + timeout
     while True:
         try:
-            return fetch(url)
+            return fetch(url, tls=tls)
         except OSError:
             if time.monotonic() > end:
                 raise

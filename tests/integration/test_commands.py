@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from importlib.metadata import version
@@ -75,20 +76,20 @@ def test_as_a_daemon(tmp_path: Path) -> None:
 
 WRONG = {
     "unknown option": (["--prot", "1"], "option --prot not recognized"),
-    "bare word": (["http://127.0.0.1:1"], "Wrong number of arguments"),
+    "bare word": (["http://127.0.0.1:1"], "unexpected word 'http://127.0.0.1:1'"),
     "bad worker": (["--worker-urls", "ftp://x"], "must begin with http:// or https://"),
     "blocked worker": (["--worker-urls", "http://0xa9fea9fe"], "blocked"),
     "second worker bad": (["--worker-urls", "http://a:1", "b:2"], "must begin with http"),
-    "bad port": (["--port", "99999"], "not a port"),
-    "port no number": (["--port", "http"], "not a whole number"),
-    "bad seconds": (["--timeout", "0"], "above 0"),
+    "bad port": (["--port", "99999"], "--port: 99999 is not a port"),
+    "port no number": (["--port", "http"], "--port: 'http' is not a whole number"),
+    "bad seconds": (["--timeout", "0"], "--timeout: '0' is not a number of seconds above 0"),
     "nan": (["--idle-timeout", "nan"], "above 0"),
     "bad algorithm": (
         ["--routing-algorithm", "fastest"],
-        "'routing_algorithm' must be in ('least-request', 'round-robin', 'random') (got 'fastest')",
+        "--routing-algorithm must be in ('least-request', 'round-robin', 'random') (got 'fastest')",
     ),
     "bad size": (["--max-body-size", "many"], "number of bytes"),
-    "no connections": (["--max-connections", "0"], "max_connections"),
+    "no connections": (["--max-connections", "0"], "--max-connections must be >= 1: 0"),
     "bad level": (["--log-level", "loud"], "debug, info, warning, error, critical"),
     "bad endpoint": (["--listen", "nonsense:1"], "nonsense"),
     "missing certificate": (["--listen", "ssl:0:privateKey=/no/such.pem"], "No such file"),
@@ -162,6 +163,17 @@ def test_log_level(tmp_path: Path) -> None:
     assert "http://127.0.0.1:1 quarantined after 1 failed health checks" in lines[0]
 
 
+def test_a_tls_endpoint(tmp_path: Path, identity: Path) -> None:
+    """
+    ``--listen ssl:...`` starts, and serves over TLS.
+    """
+    port = free_port()
+    listen = f"ssl:{port}:privateKey={identity}:interface=127.0.0.1"
+    with running(*TWISTD, "--listen", listen, cwd=tmp_path):
+        trusting = ssl.create_default_context(cafile=str(identity))
+        assert once_up(f"https://127.0.0.1:{port}/liveness", tls=trusting) == {"status": "ok"}
+
+
 def test_a_unix_socket(tmp_path: Path) -> None:
     """
     ``--listen`` takes any endpoint, several times, instead of host and port.
@@ -231,7 +243,7 @@ def test_simulated_workers_without_their_packages(tmp_path: Path) -> None:
     """
     # An import that fails is what a missing package looks like.
     hidden = "import sys; sys.modules['av'] = None; from sgl_droute.tap import run; run()"
-    ended = ran("python", "-c", hidden, "--simulated-workers", "2", cwd=tmp_path)
+    ended = ran("python", "-c", hidden, "--port", "0", "--simulated-workers", "2", cwd=tmp_path)
     assert ended.returncode != 0
     assert ended.stderr.count("\n") == 1
     assert "pip install 'sgl-droute[simulator]'" in ended.stderr

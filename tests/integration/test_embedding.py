@@ -8,6 +8,7 @@ import urllib.request
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 import pytest_twisted
@@ -49,6 +50,12 @@ def test_the_example_in_the_documentation(tmp_path: Path, monkeypatch: pytest.Mo
             )
             with urllib.request.urlopen(f"{url}/diffusion{made['data'][0]['url']}") as content:
                 assert Image.open(BytesIO(content.read())).size == (64, 64)
+            # The mount itself is the workers' root, with and without a slash.
+            for root in ("/diffusion", "/diffusion?x=1", "/diffusion/"):
+                with pytest.raises(HTTPError, match="404") as missing:
+                    fetch(f"{url}{root}")
+                assert b"Not Found" in missing.value.read()
+                missing.value.close()
             # Followed by the client, this redirect ends at the router again.
             assert fetch(f"{url}/diffusion/v1/models/")["object"] == "list"
 
