@@ -87,8 +87,8 @@ class Inference:
                 log.info("{failed}; trying the next worker", failed=failed)
                 tried.add(failed.worker)
                 unreached = failed
-            except NoWorker:
-                raise unreached or NoWorker(self.pool.why_nobody()) from None
+            except NoWorker as nobody:
+                raise unreached or nobody from None
 
     def _call(self, request: Request, worker: str, target: bytes) -> Call:
         body = spooled_body(request).producer(self.cooperator)

@@ -16,6 +16,7 @@ from sgl_droute.errors import BadRequest, MethodNotAllowed
 # and control characters.
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(:[0-9]*)?")
 _VISIBLE = re.compile(rb"[!-~]+")
+_ALLOW = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
 def admitted(method: bytes, target: bytes, version: bytes, hosts: Sequence[bytes]) -> bytes:
@@ -98,9 +99,6 @@ def below_mount(target: bytes, depth: int) -> tuple[bytes, bytes]:
     segments = path.split(b"/", depth + 1)
     prefix = b"/".join(segments[: depth + 1])
     return prefix, b"/" + b"".join(segments[depth + 1 :]) + question + query
-
-
-_ALLOW = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
 def _without_fragment(target: bytes) -> bytes:

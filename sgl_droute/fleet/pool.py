@@ -20,11 +20,6 @@ from sgl_droute.fleet.urls import normalise_worker_url
 from sgl_droute.fleet.worker import Probe, Worker, answered, checked, registered_again
 
 
-def _selection_for(algorithm: str, random: Random) -> tuple[Selection, Selection]:
-    make = ALGORITHMS[algorithm]
-    return make(random), make(random)
-
-
 @define(eq=False)
 class Pool:
     """
@@ -43,7 +38,8 @@ class Pool:
     _last_resort: Selection = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._usual, self._last_resort = _selection_for(self.algorithm, self.random)
+        make = ALGORITHMS[self.algorithm]
+        self._usual, self._last_resort = make(self.random), make(self.random)
 
     def add(self, url: str) -> Worker:
         """
@@ -86,7 +82,7 @@ class Pool:
         """
         url = self._usual.choose(without) or self._last_resort.choose(without)
         if url is None:
-            raise NoWorker(self.why_nobody())
+            raise NoWorker(self._why_nobody())
         worker = self._workers[url]
         self._keep(evolve(worker, in_flight=worker.in_flight + 1))
         try:
@@ -118,10 +114,7 @@ class Pool:
             raise NoWorker("No healthy workers available in the pool")
         return workers
 
-    def why_nobody(self) -> str:
-        """
-        The sentence for a request that no worker can take.
-        """
+    def _why_nobody(self) -> str:
         if not self._workers:
             return "No workers registered in the pool"
         return "No healthy workers available in the pool"

@@ -121,7 +121,7 @@ class WorkerEndpoint:
             return [host]
         resolved = _Resolved()
         self.reactor.nameResolver.resolveHostName(resolved, host, port)
-        resolved.done.addTimeout(self.timeout, self.reactor, onTimeoutCancel=_timed_out)
+        resolved.done.addTimeout(self.timeout, self.reactor, onTimeoutCancel=connecting_timed_out)
         hosts = await resolved.done
         for found in hosts:
             if is_blocked_address(ipaddress.ip_address(found.partition("%")[0])):
@@ -129,5 +129,8 @@ class WorkerEndpoint:
         return hosts
 
 
-def _timed_out(_: object, seconds: float) -> Failure:
-    return Failure(ConnectingTimedOut(string=f"no address within {seconds:g} s"))
+def connecting_timed_out(_: object, seconds: float) -> Failure:
+    """
+    For `Deferred.addTimeout`: fails as a connection attempt does that takes too long.
+    """
+    return Failure(ConnectingTimedOut(string=f"not within {seconds:g} s"))

@@ -25,7 +25,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from sgl_droute.errors import ConnectTimeout, NoSockets, NotConnected
-from sgl_droute.workers.addresses import WorkerEndpoint
+from sgl_droute.workers.addresses import WorkerEndpoint, connecting_timed_out
 from sgl_droute.workers.headers import connection_tokens
 
 # Workers close a connection after 5 s without a request (uvicorn's keep-alive): ours goes first, so
@@ -172,11 +172,11 @@ class WorkerConnection(HTTP11ClientProtocol):
             done.callback(None)
             return done
         self._secured = done
-        return done.addTimeout(timeout, clock, onTimeoutCancel=_handshake_timed_out)
+        return done.addTimeout(timeout, clock, onTimeoutCancel=connecting_timed_out)
 
     def handshakeCompleted(self) -> None:
         self._shaken = True
-        if self._secured is not None:
+        if self._secured is not None and not self._secured.called:
             self._secured.callback(None)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -201,7 +201,3 @@ class _ConnectionFactory(Factory):
 
     def buildProtocol(self, addr: object) -> WorkerConnection:
         return WorkerConnection(self._quiescent)
-
-
-def _handshake_timed_out(_: object, seconds: float) -> Failure:
-    return Failure(ConnectingTimedOut())
