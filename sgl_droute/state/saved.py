@@ -1,0 +1,70 @@
+"""
+What survives a restart, as plain records.
+
+Where and when they are written is the business of `sgl_droute.state.store`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+
+@frozen(kw_only=True)
+class SavedWorker:
+    """
+    A registered worker and the flags that it keeps.
+
+    Attributes:
+        url: Normalised base URL; the key.
+        dead: Quarantined.
+        draining: Takes nothing new.
+        leaving: To be removed as soon as it is idle.
+        disabled: Taken out of service by the operator.
+        asleep: Its memory is released.
+    """
+
+    url: str
+    dead: bool = False
+    draining: bool = False
+    leaving: bool = False
+    disabled: bool = False
+    asleep: bool = False
+
+
+@frozen(kw_only=True)
+class SavedOwner:
+    """
+    Which worker holds an image, video or mesh.
+
+    Attributes:
+        kind: ``image``, ``video`` or ``mesh``; with *id* the key.
+        id: The id as the worker gave it.
+        worker: The worker's URL.
+        used: Wall clock of its last use (seconds since 1970).
+        open: Its job was still running when last heard of.
+    """
+
+    kind: str
+    id: str
+    worker: str
+    used: float
+    open: bool = False
+
+
+@frozen
+class Saved:
+    """
+    All that was known when last written.
+
+    Attributes:
+        workers: In order of registration.
+        owners: Least recently used first.
+        loras: The calls, as JSON objects, that give the fleet's LoRA set.
+    """
+
+    workers: tuple[SavedWorker, ...] = ()
+    owners: tuple[SavedOwner, ...] = ()
+    loras: tuple[Mapping[str, Any], ...] = ()

@@ -1,0 +1,41 @@
+"""
+A store as a plain model: what the next process should read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sgl_droute.state.saved import Saved, SavedOwner, SavedWorker
+from sgl_droute.state.store import Store
+
+
+class Model(Store):
+    """
+    Keeps in memory what a store would keep, from *saved* on.
+    """
+
+    def __init__(self, saved: Saved) -> None:
+        self.workers = {worker.url: worker for worker in saved.workers}
+        self.owners = {(owner.kind, owner.id): owner for owner in saved.owners}
+        self.loras = saved.loras
+
+    def load(self) -> Saved:
+        owners = sorted(self.owners.values(), key=lambda each: (each.used, each.kind, each.id))
+        return Saved(tuple(self.workers.values()), tuple(owners), self.loras)
+
+    def put_worker(self, worker: SavedWorker) -> None:
+        self.workers[worker.url] = worker  # a dict keeps the place of a key that it has
+
+    def drop_worker(self, url: str) -> None:
+        self.workers.pop(url, None)
+
+    def put_owner(self, owner: SavedOwner) -> None:
+        self.owners[owner.kind, owner.id] = owner
+
+    def drop_owner(self, kind: str, owner_id: str) -> None:
+        self.owners.pop((kind, owner_id), None)
+
+    def put_loras(self, calls: Sequence[Mapping[str, Any]]) -> None:
+        self.loras = tuple(calls)

@@ -1,0 +1,362 @@
+"""
+When and how changes get from memory into the file, on a clock and a thread moved by hand.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.logger import LogEvent, formatEvent
+
+from sgl_droute.state.saved import Saved, SavedOwner, SavedWorker
+from tests.state.hands import Bench
+
+W1, W2, W3 = (SavedWorker(url=f"http://w{n}:1") for n in (1, 2, 3))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """A started store over a new file, which nothing has been written to."""
+    bench = Bench(str(tmp_path / "router.sqlite"))
+    bench.store.load()
+    bench.store.startService()
+    return bench
+
+
+def owner(name: str, used: float = 0.0, *, worker: str = W1.url, kind: str = "video") -> SavedOwner:
+    return SavedOwner(kind=kind, id=name, worker=worker, used=used)
+
+
+def in_file(bench: Bench) -> Saved:
+    return bench.restarted().store.load()
+
+
+def lines(logged: list[LogEvent], level: str) -> list[str | None]:
+    return [
+        formatEvent(event)
+        for event in logged
+        if event["log_namespace"] == "sgl_droute.state.sqlite" and event["log_level"].name == level
+    ]
+
+
+def result_of(stopping: Deferred[None]) -> list[None]:
+    results: list[None] = []
+    stopping.addCallback(results.append)
+    return results
+
+
+def test_everything_comes_back(bench: Bench) -> None:
+    """
+    Every flag, owner and LoRA call is read as it was put; half a second is enough.
+    """
+    flags: dict[str, Any]
+    workers = [
+        SavedWorker(url=f"http://{name}:1", **{name: True})
+        for name in ("dead", "draining", "leaving", "disabled", "asleep")
+    ]
+    owners = [
+        SavedOwner(kind="image", id="a/b c\0é", worker="http://w:1", used=0.25),
+        SavedOwner(kind="video", id="v", worker="http://w:1", used=1.5, open=True),
+        SavedOwner(kind="mesh", id="v", worker="http://w:2", used=2.0),
+    ]
+    flags = {"path": "/v1/set_lora", "body": {"lora_nickname": ["a", "é\ud800"], "scale": 0.5}}
+    for worker in workers:
+        bench.store.put_worker(worker)
+    for each in reversed(owners):
+        bench.store.put_owner(each)
+    bench.store.put_loras([flags, {"path": "/v1/merge_lora_weights"}])
+    bench.clock.advance(0.5)
+    loras = (flags, {"path": "/v1/merge_lora_weights"})
+    assert in_file(bench) == Saved(tuple(workers), tuple(owners), loras)
+
+
+def test_changes_are_merged(bench: Bench) -> None:
+    """
+    A row changed a thousand times is written once, as it was last; one that came and went within
+    the half second is not written at all.
+    """
+    for used in range(1000):
+        bench.store.put_owner(owner("v", used / 1000))
+    bench.store.put_owner(owner("short-lived"))
+    bench.store.drop_owner("video", "short-lived")
+    assert bench.database.written == []
+    bench.clock.advance(0.5)
+    assert bench.database.written == [1]
+    assert in_file(bench).owners == (owner("v", 0.999),)
+
+
+def test_nothing_to_write(bench: Bench) -> None:
+    """
+    Without changes there is no transaction and no file.
+    """
+    bench.clock.pump([0.5] * 4)
+    assert bench.database.written == []
+    assert not Path(bench.database.path).exists()
+
+
+def test_workers_keep_their_order(bench: Bench) -> None:
+    """
+    A changed worker keeps its place, a worker registered anew goes to the end; also across a
+    restart and within one write.
+    """
+    for worker in (W1, W2, W3):
+        bench.store.put_worker(worker)
+    bench.clock.advance(0.5)
+    asleep = SavedWorker(url=W2.url, asleep=True)
+    bench.store.put_worker(asleep)
+    bench.store.drop_worker(W1.url)
+    bench.store.put_worker(W1)
+    bench.clock.advance(0.5)
+    again = bench.restarted()
+    assert again.store.load().workers == (asleep, W3, W1)
+    again.store.startService()
+    again.store.drop_worker(W3.url)
+    again.store.put_worker(W3)
+    again.clock.advance(0.5)
+    assert in_file(again).workers == (asleep, W1, W3)
+
+
+def test_dropping_a_worker_keeps_owners(bench: Bench) -> None:
+    """
+    Owners that name a dropped worker stay until they are dropped.
+    """
+    bench.store.put_worker(W1)
+    bench.store.put_owner(owner("v"))
+    bench.store.drop_worker(W1.url)
+    bench.clock.advance(0.5)
+    assert in_file(bench) == Saved((), (owner("v"),))
+
+
+def test_one_write_at_a_time(bench: Bench) -> None:
+    """
+    No write starts while one is under way, however long it takes; what changed meanwhile follows
+    at the next half second.
+    """
+    bench.thread.held = True
+    bench.store.put_worker(W1)
+    bench.clock.advance(0.5)
+    bench.store.put_worker(W2)
+    bench.clock.pump([0.5] * 10)
+    assert len(bench.thread.calls) == 1
+    bench.thread.finish()
+    assert bench.database.written == [1]
+    bench.clock.advance(0.5)
+    bench.thread.finish()
+    assert in_file(bench).workers == (W1, W2)
+
+
+def test_failed_write_is_tried_again(bench: Bench, logged: list[LogEvent]) -> None:
+    """
+    Changes wait while the file cannot be written and are all there afterwards; the log says once
+    that writing fails, and once that it works again.
+    """
+    bench.database.fill()
+    for worker in (W1, W2, W3):
+        bench.store.put_worker(worker)
+        bench.clock.advance(0.5)
+    (warning,) = lines(logged, "warn")
+    assert warning == (
+        "The state is not being saved, traffic goes on: "
+        f"state file {bench.database.path}: the disk is full"
+    )
+    assert lines(logged, "info") == []
+    bench.database.problem = None
+    bench.clock.pump([0.5, 0.5])
+    assert lines(logged, "info") == [f"The state is saved again in {bench.database.path}"]
+    assert bench.database.written == [3]
+    assert in_file(bench).workers == (W1, W2, W3)
+    bench.database.fill()
+    bench.store.drop_worker(W1.url)
+    bench.clock.pump([0.5, 0.5])
+    assert len(lines(logged, "warn")) == 2
+
+
+def test_newer_change_wins_over_a_failed_batch(bench: Bench) -> None:
+    """
+    What was put or dropped during a write that then failed is not overwritten by that write.
+    """
+    bench.store.put_owner(owner("dropped"))
+    bench.clock.advance(0.5)
+    bench.thread.held = True
+    bench.store.put_worker(W1)
+    bench.store.put_owner(owner("dropped", 5.0))
+    bench.store.put_owner(owner("never written"))
+    bench.clock.advance(0.5)
+    dead = SavedWorker(url=W1.url, dead=True)
+    bench.store.put_worker(dead)
+    bench.store.drop_owner("video", "dropped")
+    bench.store.drop_owner("video", "never written")
+    bench.database.fill()
+    bench.thread.finish()
+    bench.database.problem = None
+    bench.thread.held = False
+    bench.clock.advance(0.5)
+    assert bench.database.written == [1, 2]
+    assert in_file(bench) == Saved((dead,), ())
+
+
+def test_drop_during_the_write_of_a_new_row(bench: Bench) -> None:
+    """
+    A row that is dropped while it is being written for the first time is gone after the next write.
+    """
+    bench.thread.held = True
+    bench.store.put_owner(owner("v"))
+    bench.clock.advance(0.5)
+    bench.store.drop_owner("video", "v")
+    bench.thread.finish()
+    assert in_file(bench).owners == (owner("v"),)
+    bench.clock.advance(0.5)
+    bench.thread.finish()
+    assert in_file(bench).owners == ()
+
+
+def test_memory_is_bounded_while_writing_fails(bench: Bench) -> None:
+    """
+    While the file cannot be written, ids that come and go leave nothing behind in memory.
+    """
+    bench.store.put_worker(W1)
+    bench.database.fill()
+    for turn in range(200):
+        for number in range(50):
+            bench.store.put_owner(owner(f"{turn}-{number}"))
+        bench.clock.advance(0.5)
+        for number in range(50):
+            bench.store.drop_owner("video", f"{turn}-{number}")
+    bench.database.problem = None
+    bench.clock.advance(0.5)
+    assert bench.database.written == [1]
+
+
+def test_stop_writes_what_is_left(bench: Bench) -> None:
+    """
+    Stopping waits for the write under way, writes the rest, ends the thread, and only then is done.
+    """
+    bench.thread.held = True
+    bench.store.put_worker(W1)
+    bench.clock.advance(0.5)
+    bench.store.put_worker(W2)
+    done = result_of(bench.store.stopService())
+    while bench.thread.calls:
+        assert done == []
+        bench.thread.finish()
+    assert done == [None]
+    assert bench.database.written == [1, 1]
+    assert not bench.thread.running
+    assert in_file(bench).workers == (W1, W2)
+    assert [path.name for path in Path(bench.database.path).parent.iterdir()] == ["router.sqlite"]
+
+
+def test_stop_says_what_was_not_written(bench: Bench, logged: list[LogEvent]) -> None:
+    """
+    A last write that fails is counted in the log and does not keep the service from stopping.
+    """
+    bench.database.fill()
+    bench.store.put_worker(W1)
+    bench.store.put_owner(owner("v"))
+    assert result_of(bench.store.stopService()) == [None]
+    assert lines(logged, "warn")[1:] == ["2 changes of the state were not saved"]
+    assert not bench.thread.running
+    assert bench.clock.getDelayedCalls() == []
+
+
+def test_stop_without_start(tmp_path: Path) -> None:
+    """
+    A store that never started stops at once; one that stopped can start again.
+    """
+    bench = Bench(str(tmp_path / "router.sqlite"))
+    assert result_of(bench.store.stopService()) == [None]
+    for worker in (W1, W2):
+        bench.store.startService()
+        bench.store.put_worker(worker)
+        assert result_of(bench.store.stopService()) == [None]
+    assert in_file(bench).workers == (W1, W2)
+
+
+@pytest.mark.logs_failures
+def test_unforeseen_failure(bench: Bench, logged: list[LogEvent]) -> None:
+    """
+    An error that nobody foresaw is logged once with its traceback, and writing is tried again.
+    """
+    bench.database.problem = ZeroDivisionError()
+    bench.store.put_worker(W1)
+    bench.clock.pump([0.5, 0.5, 0.5])
+    assert [event["log_failure"].type for event in logged if "log_failure" in event] == [
+        ZeroDivisionError
+    ]
+    bench.database.problem = None
+    bench.clock.advance(0.5)
+    assert in_file(bench).workers == (W1,)
+
+
+def test_owners_expire(bench: Bench) -> None:
+    """
+    Owners last used longer ago than the time to live are not loaded, and are deleted from the file.
+    """
+    bench.store.put_owner(owner("old", 10.0))
+    bench.store.put_owner(owner("just alive", 500.0))
+    bench.clock.advance(0.5)
+    bench.clock.advance(1499.5)
+    again = bench.restarted()
+    assert again.store.load().owners == (owner("just alive", 500.0),)
+    again.store.startService()
+    again.clock.advance(0.5)
+    assert ids_in(again.database.path) == ["just alive"]
+
+
+def test_least_recently_used_owners_go(bench: Bench) -> None:
+    """
+    Of more owners than allowed the least recently used are not loaded, and are deleted.
+    """
+    for used in (5.0, 3.0, 4.0, 1.0, 2.0):
+        bench.store.put_owner(owner(f"v{used}", used))
+    bench.clock.advance(0.5)
+    again = Bench(bench.database.path, max_owners=2)
+    assert again.store.load().owners == (owner("v4.0", 4.0), owner("v5.0", 5.0))
+    again.store.startService()
+    again.clock.advance(0.5)
+    assert ids_in(again.database.path) == ["v4.0", "v5.0"]
+
+
+def test_ids_that_are_no_text(bench: Bench) -> None:
+    """
+    An id with half a surrogate pair is not kept, and does not keep the others from being written.
+    """
+    bench.store.put_owner(owner("bad \ud800"))
+    bench.store.drop_owner("video", "bad \ud800")
+    bench.store.put_owner(owner("bad \ud800"))
+    bench.store.put_owner(owner("good"))
+    bench.clock.advance(0.5)
+    assert in_file(bench).owners == (owner("good"),)
+
+
+@pytest.mark.parametrize("value", [object(), b"bytes"])
+def test_loras_that_are_no_json(bench: Bench, value: object) -> None:
+    """
+    LoRA calls that are no JSON are refused at once, and what was known stays.
+    """
+    bench.store.put_loras([{"a": 1}])
+    with pytest.raises(TypeError):
+        bench.store.put_loras([{"a": value}])
+    bench.clock.advance(0.5)
+    assert in_file(bench).loras == ({"a": 1},)
+
+
+def test_loras_are_copied(bench: Bench) -> None:
+    """
+    The calls are kept as they were when put.
+    """
+    call = {"a": 1}
+    bench.store.put_loras([call])
+    call["a"] = 2
+    bench.clock.advance(0.5)
+    assert in_file(bench).loras == ({"a": 1},)
+
+
+def ids_in(path: str) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return [name for (name,) in connection.execute("SELECT id FROM owners ORDER BY id")]
