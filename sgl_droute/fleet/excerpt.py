@@ -1,0 +1,158 @@
+"""
+What can be read of a JSON object whose middle was let go.
+
+Answers with pictures in them are tens of megabytes long, and what the router wants to know of them
+stands at their beginning or their end.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from typing import Any
+
+from attrs import define, field
+
+_DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+@define(eq=False)
+class Excerpt:
+    """
+    The first and the last bytes of a body that streams by.
+
+    Args:
+        limit: Bytes kept of either end.
+    """
+
+    limit: int = 4096
+    _head: bytearray = field(factory=bytearray, init=False)
+    _tail: bytes = field(default=b"", init=False)
+    _size: int = field(default=0, init=False)
+    _ended: bool = field(default=False, init=False)
+
+    def feed(self, data: bytes) -> None:
+        """
+        Take the next bytes of the body.
+        """
+        self._size += len(data)
+        if len(self._head) < self.limit:
+            self._head += data[: self.limit - len(self._head)]
+        self._tail = (self._tail + data[-self.limit :])[-self.limit :]
+
+    def end(self) -> None:
+        """
+        Note that the body is whole; without this its last bytes are not taken for its end.
+        """
+        self._ended = True
+
+    @property
+    def head_complete(self) -> bool:
+        """
+        Whether more bytes would add nothing to what the beginning tells.
+        """
+        return self._ended or len(self._head) >= self.limit
+
+    def fields(self) -> dict[str, Any]:
+        """
+        The top-level members of the JSON object that these bytes show from beginning to end.
+
+        Of a whole body that fits, that is all of them; before `end`, those at the beginning. A body
+        that is no JSON object has none. Of members with the same name the last one seen counts.
+        """
+        if not self._ended:
+            return _from_head(bytes(self._head))
+        unkept = self._size - len(self._head) - len(self._tail)
+        if unkept <= 0:
+            return _object(bytes(self._head) + self._tail[-unkept:])
+        head = _from_head(bytes(self._head))
+        return {**head, **_from_tail(self._tail)} if _opens(self._head) else {}
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(text.decode())
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _opens(head: bytes | bytearray) -> bool:
+    return head.lstrip(b" \t\n\r").startswith(b"{")
+
+
+def _from_head(head: bytes) -> dict[str, Any]:
+    """
+    The members of an object that *head* shows whole, with the comma or brace behind each.
+    """
+    fields: dict[str, Any] = {}
+    if not _opens(head):
+        return fields
+    try:
+        # A character that is cut at the border is left out, and broken UTF-8 is an error.
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+        at = _skip(text, 0)
+        while text[at] in "{,":
+            name, at = _DECODER.raw_decode(text, _skip(text, at + 1))
+            at = _skip(text, at)
+            if not isinstance(name, str) or text[at] != ":":
+                break
+            value, at = _DECODER.raw_decode(text, _skip(text, at + 1))
+            at = _skip(text, at)
+            if text[at] not in ",}":
+                break
+            fields[name] = value
+    except (ValueError, IndexError, RecursionError):
+        pass  # the head ends within a member
+    return fields
+
+
+def _skip(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _from_tail(tail: bytes) -> dict[str, Any]:
+    """
+    The members of an object that *tail*, its end, shows whole.
+    """
+    start = _first_name(tail)
+    return {} if start is None else _object(b"{" + tail[start:])
+
+
+def _first_name(tail: bytes) -> int | None:
+    """
+    Where the first top-level name in *tail* begins, the end of an object.
+
+    Read backwards, JSON needs no knowledge of what came before: its end is outside of any string,
+    a quote met outside closes a string, and the string opens at the next quote without a backslash
+    before it.
+    """
+    first: int | None = None
+    depth, after = 0, b""
+    at = len(tail)
+    while at > 0:
+        at -= 1
+        byte = tail[at : at + 1]
+        if byte == b'"':
+            at = _opening_quote(tail, at)
+            if at < 1:  # cut, or perhaps an escaped quote: what stands before it is unknown
+                break
+            if depth == 1 and after == b":":
+                first = at
+        elif byte in b"}]":
+            depth += 1
+        elif byte in b"{[":
+            depth -= 1
+        if byte not in b" \t\n\r":
+            after = byte
+    return first
+
+
+def _opening_quote(text: bytes, closing: int) -> int:
+    opening = text.rfind(b'"', 0, closing)
+    while opening > 0 and text[opening - 1 : opening] == b"\\":
+        opening = text.rfind(b'"', 0, opening)
+    return opening

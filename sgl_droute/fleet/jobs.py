@@ -1,0 +1,314 @@
+"""
+Video and mesh jobs that are not finished: the load that no open request shows.
+
+A worker runs its jobs one at a time in the order of their creation, so that of each worker the
+first open job runs and the others wait. Workers with several replicas (``dp_size``) are taken for
+such workers too: there a deleted job may stop counting somewhat early or late.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import define, evolve, field, frozen
+from attrs.validators import ge
+
+from sgl_droute.fleet.durations import Durations
+
+# No worker's time is later, no job takes longer.
+_MOST_SECONDS = 1e11
+
+_Key = tuple[str, str]
+_Registration = tuple[str, int]
+
+
+@frozen(kw_only=True)
+class OpenJob:
+    """
+    A job that its worker has before it.
+
+    Attributes:
+        worker: URL of its worker.
+        serial: Registration number of its worker.
+        created: When it was created (seconds).
+        status: "queued", "in_progress" or "deleted"; after its deletion the worker still runs it.
+        started: When it began, as far as is known (seconds); None while it waits.
+        first_progress: Progress that was shown when it was first seen running (percent).
+        progress: Progress that was shown last (percent).
+        progress_since: When that was shown first (seconds).
+    """
+
+    kind: str
+    id: str
+    worker: str
+    serial: int
+    created: float
+    status: str = "queued"
+    started: float | None = None
+    first_progress: int = 0
+    progress: int = 0
+    progress_since: float | None = None
+
+    @property
+    def deleted(self) -> bool:
+        return self.status == "deleted"
+
+    def predicted_end(self, duration: float) -> float:
+        """
+        When it will end if it has started; *duration* is what such jobs take (seconds).
+
+        Its own progress since it was first seen running is the better measure where there is one.
+        """
+        start = self.created if self.started is None else self.started
+        left = 100 - self.progress
+        done = self.progress - self.first_progress
+        if self.progress_since is not None and done > 0 and self.progress_since > start:
+            return self.progress_since + (self.progress_since - start) * left / done
+        return start + duration * (100 - self.first_progress) / 100
+
+
+@define(eq=False)
+class OpenJobs:
+    """
+    The jobs that count as load, by kind ("video", "mesh") and id.
+
+    Times are wall-clock seconds, as in the workers' ``created_at``.
+
+    Args:
+        on_count: Called with worker, serial and number of open jobs when that number changed.
+        on_open: Called with kind and id of a job that was opened or ended.
+        most: Jobs kept (count); beyond that the one known for longest ends.
+    """
+
+    on_count: Callable[[str, int, int], object] = lambda worker, serial, count: None
+    most: int = field(default=100_000, validator=ge(1))
+    on_open: Callable[[str, str], object] = lambda kind, id: None
+    _jobs: dict[_Key, OpenJob] = field(factory=dict, init=False)
+    _lines: dict[_Registration, list[_Key]] = field(factory=dict, init=False)
+    _durations: Durations = field(factory=Durations, init=False)
+
+    def created(self, kind: str, id: str, worker: str, serial: int, now: float) -> None:
+        """
+        Note that the worker accepted the job; it runs at once if there is no other.
+        """
+        if self._known(kind, id, worker, serial) is not None:
+            return
+        started = None if self.count(worker, serial) else now
+        self._open(
+            OpenJob(kind=kind, id=id, worker=worker, serial=serial, created=now, started=started)
+        )
+
+    def seen(
+        self, kind: str, id: str, worker: str, serial: int, fields: Mapping[str, Any], now: float
+    ) -> None:
+        """
+        Note what the worker told of the job; fields with values that make no sense are ignored.
+
+        A job that was not known is opened when it waits or runs.
+        """
+        job = self._known(kind, id, worker, serial)
+        status = fields.get("status")
+        if status in ("completed", "failed"):
+            self._finished(job, kind, worker, status, fields, now)
+        elif status in ("queued", "in_progress"):
+            if job is None:
+                created = _created(fields, now)
+                job = OpenJob(kind=kind, id=id, worker=worker, serial=serial, created=created)
+                self._open(job)
+            self._keep(_shown(job, status, _progress(fields), now))
+            if status == "in_progress":
+                self._overtake(job, now)
+
+    def deleted(self, kind: str, id: str, now: float) -> None:
+        """
+        Note that the job was deleted: it counts until its predicted end, as the worker works on.
+        """
+        job = self._jobs.get((kind, id))
+        if job is not None:
+            self._keep(evolve(job, status="deleted"))
+            self._start_first((job.worker, job.serial), now)
+
+    def lost(self, kind: str, id: str) -> None:
+        """
+        Note that its worker does not know the job any more; of a deleted one that is no news.
+        """
+        job = self._jobs.get((kind, id))
+        if job is not None and not job.deleted:
+            self._close(job, None)
+
+    def worker_lost(self, worker: str, serial: int) -> None:
+        """
+        Note that this registration of the worker ended or lost its memory: its jobs are gone.
+        """
+        self._durations.forget(worker)
+        line = self._lines.pop((worker, serial), [])
+        for key in line:
+            del self._jobs[key]
+            self.on_open(*key)
+        if line:
+            self.on_count(worker, serial, 0)
+
+    def tick(self, now: float) -> None:
+        """
+        End the deleted jobs whose predicted end has come; to be called every now and then.
+        """
+        for registration in list(self._lines):
+            while registration in self._lines:
+                first = self._start_first(registration, now)
+                end = first.predicted_end(self._durations.expected(first.worker, first.kind))
+                if not first.deleted or end > now:
+                    break
+                self._close(first, end)
+
+    def count(self, worker: str, serial: int) -> int:
+        """
+        How many jobs that registration of the worker has before it.
+        """
+        return len(self._lines.get((worker, serial), ()))
+
+    def front(self, worker: str, serial: int, n: int = 4) -> list[OpenJob]:
+        """
+        The first *n* of them that can be asked about, in order of creation.
+        """
+        found: list[OpenJob] = []
+        for key in self._lines.get((worker, serial), ()):
+            if len(found) == n:
+                break
+            if not self._jobs[key].deleted:
+                found.append(self._jobs[key])
+        return found
+
+    def get(self, kind: str, id: str) -> OpenJob | None:
+        """
+        The job if it is open.
+        """
+        return self._jobs.get((kind, id))
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def _known(self, kind: str, id: str, worker: str, serial: int) -> OpenJob | None:
+        """
+        The open job, which is gone from wherever else it was.
+        """
+        job = self._jobs.get((kind, id))
+        if job is not None and (job.worker, job.serial) != (worker, serial):
+            self._close(job, None)
+            return None
+        return job
+
+    def _finished(
+        self,
+        job: OpenJob | None,
+        kind: str,
+        worker: str,
+        status: str,
+        fields: Mapping[str, Any],
+        now: float,
+    ) -> None:
+        took = _inference_time(fields)
+        if job is None:
+            if took is not None:
+                self._durations.glimpse(kind, took)
+            return
+        if status == "completed":
+            if took is None and job.started is not None and job.status == "in_progress":
+                took = now - job.started
+            if took is not None:
+                self._durations.learn(worker, kind, took)
+            self._overtake(job, now)
+        self._close(job, now)
+
+    def _overtake(self, job: OpenJob, now: float) -> None:
+        """
+        End the deleted jobs before *job*, which runs or ran: theirs is over.
+        """
+        line = self._lines[job.worker, job.serial]
+        for key in line[: line.index((job.kind, job.id))]:
+            if self._jobs[key].deleted:
+                self._close(self._jobs[key], now)
+
+    def _start_first(self, registration: _Registration, now: float) -> OpenJob:
+        """
+        The first job of that worker, which runs by *now* at the latest.
+        """
+        first = self._jobs[self._lines[registration][0]]
+        if first.started is None:
+            first = self._keep(evolve(first, started=now))
+        return first
+
+    def _keep(self, job: OpenJob) -> OpenJob:
+        self._jobs[job.kind, job.id] = job
+        return job
+
+    def _open(self, job: OpenJob) -> None:
+        self._keep(job)
+        line = self._lines.setdefault((job.worker, job.serial), [])
+        insort(line, (job.kind, job.id), key=lambda key: self._jobs[key].created)
+        self._tell(job)
+        if len(self._jobs) > self.most:
+            self._close(next(iter(self._jobs.values())), None)
+
+    def _close(self, job: OpenJob, ended: float | None) -> None:
+        """
+        *job* is over, and the next one started when it *ended*; None if that is not known.
+        """
+        registration = job.worker, job.serial
+        line = self._lines[registration]
+        ran = line[0] == (job.kind, job.id)
+        line.remove((job.kind, job.id))
+        del self._jobs[job.kind, job.id]
+        if not line:
+            del self._lines[registration]
+        elif ran and ended is not None:
+            self._start_first(registration, ended)
+        self._tell(job)
+
+    def _tell(self, job: OpenJob) -> None:
+        self.on_open(job.kind, job.id)
+        self.on_count(job.worker, job.serial, self.count(job.worker, job.serial))
+
+
+def _shown(job: OpenJob, status: str, progress: int | None, now: float) -> OpenJob:
+    """
+    *job* after an answer that showed this status and progress.
+    """
+    if status == "queued":
+        # It is first in line and yet waits, for instance for an image.
+        return job if job.started is None or job.deleted else evolve(job, started=now)
+    if job.status == "queued":
+        # Before the router had seen it waiting it may have run for any time.
+        job = evolve(
+            job,
+            status=status,
+            started=now if job.started is None else job.started,
+            first_progress=(progress or 0) if job.started is None else 0,
+        )
+    if progress is not None and progress > job.progress:
+        job = evolve(job, progress=progress, progress_since=now)
+    return job
+
+
+def _progress(fields: Mapping[str, Any]) -> int | None:
+    progress = fields.get("progress")
+    return progress if type(progress) is int and 0 <= progress <= 99 else None
+
+
+def _created(fields: Mapping[str, Any], now: float) -> float:
+    """
+    When the job was created by its worker's clock, which may go ahead of the router's.
+    """
+    created = _number(fields.get("created_at"))
+    return now if created is None else min(created, now)
+
+
+def _inference_time(fields: Mapping[str, Any]) -> float | None:
+    return _number(fields.get("inference_time_s")) or None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if 0 <= value < _MOST_SECONDS else None
