@@ -1,12 +1,13 @@
 """
 The registered workers: who there is, who may take work, who has how much.
 
-The one mutable object of the fleet. It decides nothing by itself: `sgl_droute.fleet.worker` has the
-transitions, `sgl_droute.fleet.selection` the choice.
+The one mutable object of the fleet. It decides little by itself: `sgl_droute.fleet.worker` has the
+transitions, `sgl_droute.fleet.desk` and `sgl_droute.fleet.selection` the choice.
 """
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -14,10 +15,18 @@ from random import Random
 
 from attrs import define, evolve, field
 
-from sgl_droute.errors import NotFound, NoWorker
-from sgl_droute.fleet.selection import ALGORITHMS, Selection
+from sgl_droute.errors import BadRequest, NotFound, NoWorker, RouterError
+from sgl_droute.fleet.capabilities import ANYTHING, UNNAMED, Capabilities, Want
+from sgl_droute.fleet.desk import Desk
+from sgl_droute.fleet.loras import LoraSet
+from sgl_droute.fleet.selection import ALGORITHMS
 from sgl_droute.fleet.urls import normalise_worker_url
 from sgl_droute.fleet.worker import Probe, Worker, answered, checked, registered_again
+
+Observer = Callable[[Worker | None, Worker | None], None]
+
+# Drained workers whose results stay readable after they left.
+_MOST_RETIRED = 1000
 
 
 @define(eq=False)
@@ -28,18 +37,38 @@ class Pool:
     Args:
         algorithm: A name in `sgl_droute.fleet.selection.ALGORITHMS`.
         random: Where the random algorithm gets its chances from.
+        strict_model: Whether a model that nobody serves is an error instead of no wish at all.
+
+    Attributes:
+        loras: The LoRA set that every worker has to have before it gets work.
     """
 
     algorithm: str = "least-request"
     random: Random = field(factory=Random)
+    strict_model: bool = False
+    loras: LoraSet = field(factory=LoraSet, init=False)
     _workers: dict[str, Worker] = field(factory=dict, init=False)
+    _retired: OrderedDict[str, Worker] = field(factory=OrderedDict, init=False)
     _serials: Iterator[int] = field(factory=lambda: count(1), init=False)
-    _usual: Selection = field(init=False)
-    _last_resort: Selection = field(init=False)
+    _desks: dict[Want, Desk] = field(factory=dict, init=False)
+    _served: Counter[frozenset[str]] = field(factory=Counter, init=False)
+    _observers: list[Observer] = field(factory=list, init=False)
+    _lora_observers: list[Callable[[LoraSet], None]] = field(factory=list, init=False)
 
-    def __attrs_post_init__(self) -> None:
-        make = ALGORITHMS[self.algorithm]
-        self._usual, self._last_resort = make(self.random), make(self.random)
+    def watch(self, observer: Observer) -> None:
+        """
+        Have *observer* called with the record before and after each change: None before a
+        registration, None after a removal.
+        """
+        self._observers.append(observer)
+
+    def watch_loras(self, observer: Callable[[LoraSet], None]) -> None:
+        """
+        Have *observer* called with each new LoRA set of the fleet.
+        """
+        self._lora_observers.append(observer)
+
+    # Who there is.
 
     def add(self, url: str) -> Worker:
         """
@@ -51,7 +80,9 @@ class Pool:
         url = normalise_worker_url(url)
         worker = self._workers.get(url)
         if worker is None:
-            return self._keep(Worker(url=url, serial=next(self._serials)))
+            self._retired.pop(url, None)
+            serial = next(self._serials)
+            return self._keep(Worker(url=url, serial=serial, stale=bool(self.loras)))
         return self._keep(registered_again(worker))
 
     def remove(self, url: str) -> Worker:
@@ -62,81 +93,224 @@ class Pool:
             BadRequest: *url* is not one a worker can have.
             NotFound: No such worker is registered.
         """
-        url = normalise_worker_url(url)
+        return self._drop(self.worker(normalise_worker_url(url)))
+
+    def worker(self, url: str) -> Worker:
+        """
+        The record of the worker at *url*, in the pool's spelling.
+
+        Raises:
+            NotFound: No such worker is registered.
+        """
         if url not in self._workers:
             raise NotFound(f"Worker {url} is not registered")
-        self._usual.discard(url)
-        self._last_resort.discard(url)
-        return self._workers.pop(url)
+        return self._workers[url]
+
+    def still(self, worker: Worker) -> Worker | None:
+        """
+        The record of *worker* as it is now; None when that registration is gone.
+        """
+        now = self._workers.get(worker.url)
+        return now if now is not None and now.serial == worker.serial else None
+
+    def holder(self, url: str) -> Worker | None:
+        """
+        The worker at *url*, also one that was drained and has left: what it made is still there.
+        """
+        return self._workers.get(url) or self._retired.get(url)
+
+    def reachable(self) -> list[Worker]:
+        """
+        The workers that a fleet-wide call goes to: all that are neither quarantined nor asleep.
+
+        Raises:
+            NoWorker: There is none.
+        """
+        workers = [worker for worker in self if worker.reachable]
+        if not workers:
+            raise self._nobody(ANYTHING, lambda worker: worker.reachable)
+        return workers
+
+    # Who gets work.
+
+    @property
+    def several_models(self) -> bool:
+        """Whether it matters which model a request names."""
+        return self.strict_model or len(self._served) > 1
 
     @contextmanager
-    def lease(self, without: Collection[str] = ()) -> Iterator[Worker]:
+    def lease(self, want: Want = ANYTHING, without: Collection[str] = ()) -> Iterator[Worker]:
         """
         A worker for one request, counted as in flight until the block ends, however it ends.
 
         Args:
+            want: What the request needs.
             without: URLs not to choose, for instance those already tried.
 
         Raises:
-            NoWorker: Nobody can take the request.
+            NoWorker: Nobody can take the request now.
+            BadRequest: No worker of the pool is able to serve it.
+            NotFound: It names a model that nobody serves, and that matters.
         """
-        url = self._usual.choose(without) or self._last_resort.choose(without)
+        want = self._resolved(want)
+        url = self._desk(want).choose(without)
+        if url is None and not (self._workers or want.strict):
+            raise NoWorker("No workers registered in the pool")
         if url is None:
-            raise NoWorker(self._why_nobody())
-        worker = self._workers[url]
-        self._keep(evolve(worker, in_flight=worker.in_flight + 1))
+            raise self._nobody(want, lambda worker: worker.eligible)
+        with self._counted(self._workers[url], reading=0) as worker:
+            yield worker
+
+    @contextmanager
+    def visit(self, worker: Worker) -> Iterator[Worker]:
+        """
+        As `lease`, for a request that only reads what *worker* holds.
+        """
+        with self._counted(worker, reading=1):
+            yield worker
+
+    @contextmanager
+    def _counted(self, worker: Worker, *, reading: int) -> Iterator[Worker]:
+        def more(now: Worker, by: int) -> Worker:
+            return evolve(now, in_flight=now.in_flight + by, reading=now.reading + by * reading)
+
+        self.change(worker, lambda now: more(now, 1))
         try:
             yield worker
         finally:
-            self._change(worker, lambda now: evolve(now, in_flight=now.in_flight - 1))
+            self.change(worker, lambda now: more(now, -1))
+
+    # What became of them.
+
+    def change(self, worker: Worker, transition: Callable[[Worker], Worker]) -> Worker | None:
+        """
+        The record of *worker* after *transition*; None when that registration is gone.
+        """
+        now = self.still(worker)
+        return None if now is None else self._keep(transition(now))
 
     def record_probe(self, worker: Worker, probe: Probe, *, threshold: int) -> Worker | None:
         """
         The record after a health check of *worker*; None when that registration is gone.
         """
-        return self._change(worker, lambda now: checked(now, probe, threshold=threshold))
+        if probe.gone:
+            self.record_lapse(worker)
+        return self.change(worker, lambda now: checked(now, probe, threshold=threshold))
 
     def record_answer(self, worker: Worker) -> None:
         """
         Note that *worker* answered a request.
         """
-        self._change(worker, answered)
+        self.change(worker, answered)
 
-    def reachable(self) -> list[Worker]:
+    def record_lapse(self, worker: Worker) -> None:
         """
-        The workers that a fleet-wide call goes to: all that are not quarantined.
-
-        Raises:
-            NoWorker: There is none.
+        Note that *worker* could not be reached: what answers next may be a new process.
         """
-        workers = [worker for worker in self if not worker.dead]
-        if not workers:
-            raise NoWorker("No healthy workers available in the pool")
-        return workers
+        self.change(worker, lambda now: evolve(now, lapsed=True, stale=bool(self.loras)))
 
-    def _why_nobody(self) -> str:
-        if not self._workers:
-            return "No workers registered in the pool"
-        return "No healthy workers available in the pool"
+    def record_capabilities(self, worker: Worker, capabilities: Capabilities) -> None:
+        """
+        Note what *worker* said that it serves.
+        """
+        self.change(worker, lambda now: evolve(now, capabilities=capabilities))
 
-    def _change(self, worker: Worker, change: Callable[[Worker], Worker]) -> Worker | None:
+    def record_loras(self, loras: LoraSet, took: Collection[Worker] = ()) -> None:
+        """
+        Make *loras* the fleet's set. Of the workers, those that *took* the call which led to it, as
+        they were then, are up to date if they were before or the call alone gives all of it; the
+        others have to catch up before they get work.
+        """
+        self.loras = loras
+        for observer in self._lora_observers:
+            observer(loras)
+        for worker in self:
+            current = any(_same_process(worker, before) for before in took)
+            self._keep(evolve(worker, stale=not current or (worker.stale and not loras.single)))
+
+    def record_caught_up(self, worker: Worker, loras: LoraSet) -> None:
+        """
+        Note that *worker*, as it was then, has taken every call of *loras*; nothing follows from
+        that if it was restarted or the set changed meanwhile.
+        """
         now = self._workers.get(worker.url)
-        if now is None or now.serial != worker.serial:
-            return None
-        return self._keep(change(now))
+        if now is not None and loras is self.loras and _same_process(now, worker):
+            self._keep(evolve(now, stale=False))
+
+    def _drop(self, worker: Worker) -> Worker:
+        del self._workers[worker.url]
+        self._count_models(worker, -1)
+        for desk in self._desks.values():
+            desk.discard(worker.url)
+        self._tell(worker, None)
+        return worker
 
     def _keep(self, worker: Worker) -> Worker:
         before = self._workers.get(worker.url)
         if worker is before:
             return worker
         self._workers[worker.url] = worker
-        home = None if worker.dead else self._last_resort if worker.doubtful else self._usual
-        for selection in (self._usual, self._last_resort):
-            if selection is home:
-                selection.put(worker.url, worker.in_flight)
-            else:
-                selection.discard(worker.url)
+        if before is None or before.capabilities != worker.capabilities:
+            if before is not None:
+                self._count_models(before, -1)
+            self._count_models(worker, 1)
+        for desk in self._desks.values():
+            desk.put(worker)
+        self._tell(before, worker)
+        if worker.leaving and worker.idle and worker.url in self._workers:
+            self._retire(worker)
         return worker
+
+    def _retire(self, worker: Worker) -> None:
+        self._drop(worker)
+        self._retired[worker.url] = worker
+        if len(self._retired) > _MOST_RETIRED:
+            self._retired.popitem(last=False)
+
+    def _tell(self, before: Worker | None, after: Worker | None) -> None:
+        for observer in self._observers:
+            observer(before, after)
+
+    def _count_models(self, worker: Worker, by: int) -> None:
+        names = worker.capabilities.names
+        self._served[names] += by
+        if not self._served[names]:
+            del self._served[names]
+            # A desk for a model that is served no more would be kept for good.
+            gone = names.difference(*self._served) if self._served else names
+            for want in [want for want in self._desks if want.model in gone]:
+                del self._desks[want]
+
+    # Choice.
+
+    def _resolved(self, want: Want) -> Want:
+        if want.model is None or any(want.model in names for names in self._served):
+            return want
+        if not self.strict_model:
+            return evolve(want, model=None)
+        if frozenset() in self._served:
+            return evolve(want, model=UNNAMED)
+        raise NotFound(f"The model {want.model!r} is served by no worker")
+
+    def _desk(self, want: Want) -> Desk:
+        desk = self._desks.get(want)
+        if desk is None:
+            make = ALGORITHMS[self.algorithm]
+            desk = self._desks[want] = Desk(want, lambda: make(self.random))
+            for worker in self._workers.values():
+                desk.put(worker)
+        return desk
+
+    def _nobody(self, want: Want, usable: Callable[[Worker], bool]) -> RouterError:
+        allowed = [worker for worker in self if want.allows(worker.capabilities)]
+        kind = f"{want.word}-capable " if want.strict else ""
+        if want.strict and not allowed:
+            return BadRequest(f"No {kind}workers available in current worker pool.")
+        if all(worker.dead for worker in self):
+            return NoWorker("No healthy workers available in the pool")
+        states = Counter(worker.state for worker in allowed if not usable(worker))
+        counts = ", ".join(f"{number} {state}" for state, number in states.items())
+        return NoWorker(f"No eligible {kind}workers available in the pool: {counts or 'none left'}")
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(list(self._workers.values()))
@@ -149,3 +323,8 @@ class Pool:
 
     def __contains__(self, url: object) -> bool:
         return url in self._workers
+
+
+def _same_process(now: Worker, before: Worker) -> bool:
+    met = now.serial == before.serial and now.incarnation == before.incarnation
+    return met and not now.lapsed

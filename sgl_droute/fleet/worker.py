@@ -10,6 +10,8 @@ from __future__ import annotations
 from attrs import evolve, field, frozen
 from attrs.validators import ge
 
+from sgl_droute.fleet.capabilities import Capabilities
+
 
 @frozen(kw_only=True)
 class Worker:
@@ -20,22 +22,45 @@ class Worker:
         url: Normalised base URL without a trailing slash; the pool's key.
         serial: Registration number; tells a re-registered URL from its predecessor.
         in_flight: Requests sent and not yet finished (count).
+        reading: Those of them that only read what the worker holds and cost it no GPU time (count).
+        jobs: Video and mesh jobs that it has not finished (count).
         failures: Health checks failed in a row (count); one success resets it.
         dead: Quarantined: no traffic.
         proven: In service once: a health check went well since it was registered. Quarantine of a
             proven worker is for good; any other is probed on and joins at its first good answer.
         answered: Sent an answer on the traffic road since its last health check.
+        lapsed: It may have been restarted since its last good health check, and then has forgotten
+            its jobs, adapters and weights.
+        incarnation: How many processes have been met at this URL (count), as far as can be told.
         last_error: Why the last failed health check failed; empty when none did.
+        draining: Told by an operator to finish what it has.
+        leaving: Removed as soon as it has finished; implies *draining*.
+        disabled: Taken out by an operator.
+        asleep: Its memory is released.
+        stale: It missed or failed a change of the fleet's LoRA set that has to come first.
+        capabilities: What it serves.
+        weights: ``model_path`` of the last weight update that it took; None since its start.
     """
 
     url: str
     serial: int
     in_flight: int = field(default=0, validator=ge(0))
+    reading: int = field(default=0, validator=ge(0))
+    jobs: int = field(default=0, validator=ge(0))
     failures: int = field(default=0, validator=ge(0))
     dead: bool = False
     proven: bool = False
     answered: bool = False
+    lapsed: bool = True
+    incarnation: int = field(default=0, validator=ge(0))
     last_error: str = ""
+    draining: bool = False
+    leaving: bool = False
+    disabled: bool = False
+    asleep: bool = False
+    stale: bool = False
+    capabilities: Capabilities = field(factory=Capabilities)
+    weights: str | None = None
 
     @property
     def doubtful(self) -> bool:
@@ -47,6 +72,40 @@ class Worker:
         """Whether health checks go to it: to all but those quarantined for good."""
         return not (self.dead and self.proven)
 
+    @property
+    def eligible(self) -> bool:
+        """Whether it may be given new work."""
+        return not (self.dead or self.draining or self.disabled or self.asleep or self.stale)
+
+    @property
+    def reachable(self) -> bool:
+        """Whether fleet-wide calls go to it, an operator's wishes for traffic aside."""
+        return not (self.dead or self.asleep)
+
+    @property
+    def load(self) -> int:
+        """Work that it has not finished (count)."""
+        return self.in_flight - self.reading + self.jobs
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing to finish."""
+        return not self.in_flight and not self.jobs
+
+    @property
+    def state(self) -> str:
+        """All facets in one word, the gravest first."""
+        words = {
+            "dead": self.dead,
+            "disabled": self.disabled,
+            "draining": self.draining,
+            "sleeping": self.asleep,
+            "stale": self.stale,
+            "joining": not self.proven,
+            "suspect": self.failures > 0,
+        }
+        return next((word for word, holds in words.items() if holds), "ready")
+
 
 @frozen
 class Probe:
@@ -57,27 +116,44 @@ class Probe:
         healthy: The worker answered 200.
         silent: No answer came in time or no connection was had, so an answer on another road is
             better evidence; a worker that answers its health check badly is believed.
+        gone: It refused, broke off, or said that it is not up: what answers next may be a new
+            process. A worker that is merely late is not gone.
         reason: What went wrong; empty when healthy.
     """
 
     healthy: bool
     silent: bool = False
+    gone: bool = False
     reason: str = ""
 
 
 def checked(worker: Worker, probe: Probe, *, threshold: int) -> Worker:
     """
-    *worker* after one health check; *threshold* failures in a row quarantine it.
+    *worker* after one health check; *threshold* failures in a row quarantine it, unless it sleeps.
     """
+    lapsed = not probe.healthy and (worker.lapsed or probe.gone)
     if probe.healthy or (probe.silent and worker.answered and not worker.dead):
         # A probe goes to a dead worker only until it first answers one well.
-        return evolve(worker, failures=0, dead=False, proven=True, answered=False, last_error="")
+        return evolve(
+            worker,
+            failures=0,
+            dead=False,
+            proven=True,
+            answered=False,
+            lapsed=lapsed,
+            incarnation=worker.incarnation + (worker.lapsed and not lapsed),
+            last_error="",
+            weights=None if worker.lapsed else worker.weights,
+        )
+    if worker.asleep:
+        return evolve(worker, answered=False, lapsed=lapsed, last_error=probe.reason)
     failures = worker.failures + 1
     return evolve(
         worker,
         failures=failures,
         dead=worker.dead or failures >= threshold,
         answered=False,
+        lapsed=lapsed,
         last_error=probe.reason,
     )
 
@@ -93,4 +169,13 @@ def registered_again(worker: Worker) -> Worker:
     """
     *worker* after its URL was registered once more: a quarantined one has to prove itself anew.
     """
-    return evolve(worker, proven=False) if worker.dead else worker
+    return evolve(worker, proven=False, lapsed=True) if worker.dead else worker
+
+
+def quarantined(worker: Worker, reason: str) -> Worker:
+    """
+    *worker* taken out as dead for *reason*, for good.
+    """
+    if worker.dead and worker.proven:
+        return worker
+    return evolve(worker, dead=True, proven=True, lapsed=True, last_error=reason)

@@ -10,10 +10,13 @@ from random import Random
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from sgl_droute.errors import NotFound, NoWorker
+from sgl_droute.errors import BadRequest, NotFound, NoWorker
+from sgl_droute.fleet.capabilities import ANYTHING, IMAGE, MESH, VIDEO, Want, reported
+from sgl_droute.fleet.loras import LoraCall, LoraSet
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.selection import ALGORITHMS
 from sgl_droute.fleet.worker import Probe, Worker
@@ -101,7 +104,7 @@ def test_doubtful_workers_are_the_last_resort() -> None:
     for _ in range(3):
         with pool.lease() as worker:
             assert worker.url == "http://well:1"
-    with pool.lease({"http://well:1"}) as worker:
+    with pool.lease(ANYTHING, {"http://well:1"}) as worker:
         assert worker.url == "http://loading:1"
 
 
@@ -123,11 +126,301 @@ def test_the_next_worker_is_another(algorithm: str) -> None:
         pool.add(f"http://w{number}:1")
     tried: list[str] = []
     for _ in range(10):
-        with pool.lease(tried) as worker:
+        with pool.lease(ANYTHING, tried) as worker:
             tried.append(worker.url)
     assert len(set(tried)) == 10
-    with pytest.raises(NoWorker), pool.lease(tried):
+    with pytest.raises(NoWorker), pool.lease(ANYTHING, tried):
         pass
+
+
+def able(pool: Pool, url: str, *tasks: str, model: str = "m") -> None:
+    known = reported({"model_path": model, "supported_task_types": list(tasks)}, None)
+    pool.record_capabilities(pool[url], known)
+
+
+def chosen(pool: Pool, want: Want = ANYTHING) -> str:
+    with pool.lease(want) as worker:
+        return worker.url
+
+
+def mixed() -> Pool:
+    pool = pool_of("image", "video", "mesh")
+    able(pool, "http://image:1", "T2I")
+    able(pool, "http://video:1", "T2V")
+    able(pool, "http://mesh:1", "I2M")
+    return pool
+
+
+def test_requests_go_to_those_who_are_able() -> None:
+    """
+    In a mixed fleet every kind of request meets its kind of worker.
+    """
+    pool = mixed()
+    for _ in range(4):
+        assert chosen(pool, IMAGE) == "http://image:1"
+        assert chosen(pool, VIDEO) == "http://video:1"
+        assert chosen(pool, MESH) == "http://mesh:1"
+
+
+def test_unknown_counts_as_able() -> None:
+    """
+    A worker that has not said what it serves is tried.
+    """
+    pool = mixed()
+    pool.add("http://new:1")
+    pool.remove("http://video:1")
+    assert chosen(pool, VIDEO) == "http://new:1"
+
+
+def test_nobody_is_able() -> None:
+    """
+    A video request that no worker could ever serve is the client's error, also without workers.
+    """
+    pool = pool_of("image")
+    able(pool, "http://image:1", "T2I")
+    sentence = "^No video-capable workers available in current worker pool\\.$"
+    for nobody in (pool, pool_of()):
+        with pytest.raises(BadRequest, match=sentence), nobody.lease(VIDEO):
+            pass
+
+
+def test_images_go_to_the_unable_if_need_be() -> None:
+    """
+    Where no usable worker makes images, one of them says so itself; not while another is left.
+    """
+    pool = mixed()
+    pool.record_probe(pool["http://image:1"], BAD, threshold=1)
+    assert chosen(pool, IMAGE) in ("http://video:1", "http://mesh:1")
+    pool.add("http://new:1")
+    assert {chosen(pool, IMAGE) for _ in range(5)} == {"http://new:1"}
+
+
+@pytest.mark.parametrize(
+    ("facet", "word"),
+    [
+        ({"draining": True}, "draining"),
+        ({"disabled": True}, "disabled"),
+        ({"asleep": True}, "sleeping"),
+        ({"stale": True}, "stale"),
+    ],
+)
+def test_the_able_are_not_eligible(facet: dict[str, Any], word: str) -> None:
+    """
+    Able workers that get no traffic now are a 503 that says why.
+    """
+    pool = mixed()
+    pool.change(pool["http://video:1"], lambda now: evolve(now, **facet))
+    sentence = f"No eligible video-capable workers available in the pool: 1 {word}"
+    with pytest.raises(NoWorker, match=sentence), pool.lease(VIDEO):
+        pass
+    assert chosen(pool, IMAGE) == "http://image:1"
+
+
+def test_the_able_are_dead() -> None:
+    """
+    When all able workers are quarantined that is what is said.
+    """
+    pool = mixed()
+    pool.record_probe(pool["http://video:1"], BAD, threshold=1)
+    sentence = "No eligible video-capable workers available in the pool: 1 dead"
+    with pytest.raises(NoWorker, match=sentence), pool.lease(VIDEO):
+        pass
+
+
+def test_the_model_chooses() -> None:
+    """
+    Of several models the named one is used; a name that nobody has is no wish.
+    """
+    pool = pool_of("a", "b")
+    assert not pool.several_models
+    able(pool, "http://a:1", "T2I", model="org/a")
+    able(pool, "http://b:1", "T2I", model="org/b")
+    assert pool.several_models
+    for _ in range(3):
+        assert chosen(pool, evolve(IMAGE, model="org/b")) == "http://b:1"
+    assert {chosen(pool, evolve(IMAGE, model="org/c")) for _ in range(2)} == {
+        "http://a:1",
+        "http://b:1",
+    }
+
+
+def test_a_model_whose_worker_is_dead() -> None:
+    """
+    The other model is no substitute for one that is served, if not now.
+    """
+    pool = pool_of("a", "b")
+    able(pool, "http://a:1", "T2I", model="org/a")
+    able(pool, "http://b:1", "T2I", model="org/b")
+    pool.record_probe(pool["http://b:1"], BAD, threshold=1)
+    with pytest.raises(NoWorker), pool.lease(evolve(IMAGE, model="org/b")):
+        pass
+
+
+def test_strict_model() -> None:
+    """
+    When told so, a name that nobody serves is 404; one that a silent worker may serve goes there.
+    """
+    pool = Pool(strict_model=True)
+    pool.add("http://a:1")
+    able(pool, "http://a:1", "T2I", model="org/a")
+    assert pool.several_models
+    assert chosen(pool, evolve(IMAGE, model="org/a")) == "http://a:1"
+    with pytest.raises(NotFound, match="'org/c'"), pool.lease(evolve(IMAGE, model="org/c")):
+        pass
+    pool.add("http://new:1")
+    assert chosen(pool, evolve(IMAGE, model="org/c")) == "http://new:1"
+    assert chosen(pool, evolve(IMAGE, model="org/a")) == "http://a:1"
+
+
+def test_names_that_are_served_no_more_are_forgotten() -> None:
+    """
+    What clients ask for leaves no trace behind once nobody serves it.
+    """
+    pool = pool_of("a", "b")
+    for number in range(50):
+        able(pool, "http://a:1", "T2I", model=f"org/{number}")
+        assert chosen(pool, evolve(IMAGE, model=f"org/{number}")) == "http://a:1"
+        chosen(pool, evolve(IMAGE, model=f"other/{number}"))
+    assert len(pool._desks) <= 3
+
+
+def test_jobs_are_load() -> None:
+    """
+    Twelve jobs created one after the other on three idle workers go 4, 4, 4.
+    """
+    pool = pool_of("a", "b", "c")
+    for _ in range(12):
+        with pool.lease(VIDEO) as worker:
+            pool.change(worker, lambda now: evolve(now, jobs=now.jobs + 1))
+    assert [worker.jobs for worker in pool] == [4, 4, 4]
+
+
+def test_reading_is_no_load() -> None:
+    """
+    A download from a worker keeps it from leaving, and no work from it.
+    """
+    pool = pool_of("a", "b")
+    with pool.visit(pool["http://a:1"]), pool.lease() as first, pool.lease() as second:
+        assert {first.url, second.url} == {"http://a:1", "http://b:1"}
+        assert pool["http://a:1"].in_flight == 2
+        assert pool["http://a:1"].load == 1
+    assert pool["http://a:1"].idle
+
+
+def test_a_draining_worker_leaves_when_it_is_idle() -> None:
+    """
+    It goes with its last request or job, and what it holds can still be asked for.
+    """
+    pool = pool_of("a")
+    with pool.lease() as worker:
+        pool.change(worker, lambda now: evolve(now, jobs=1, draining=True, leaving=True))
+    assert "http://a:1" in pool
+    pool.change(worker, lambda now: evolve(now, jobs=0))
+    assert "http://a:1" not in pool
+    assert pool.holder("http://a:1") is not None
+    pool.add("http://a:1")
+    assert not pool["http://a:1"].draining
+
+
+def test_observers() -> None:
+    """
+    Every change is told with the record before and after it.
+    """
+    pool = pool_of()
+    seen: list[tuple[Any, Any]] = []
+    pool.watch(lambda before, now: seen.append((before, now)))
+    worker = pool.add("http://a:1")
+    with pool.lease():
+        pass
+    pool.remove("http://a:1")
+    flat = [(b and b.in_flight, n and n.in_flight) for b, n in seen]
+    assert flat == [(None, 0), (0, 1), (1, 0), (0, None)]
+    assert seen[0][1] == worker
+
+
+SET = LoraSet().after(LoraCall("/v1/set_lora", {"lora_nickname": "x", "lora_path": "p/x"}))
+
+
+def healthy(*names: str) -> Pool:
+    pool = pool_of(*names)
+    for worker in pool:
+        pool.record_probe(worker, GOOD, threshold=3)
+    return pool
+
+
+def test_who_missed_a_lora_call_is_stale() -> None:
+    """
+    Workers that took the call go on; the others get nothing until they have caught up.
+    """
+    pool = healthy("a", "b")
+    took = [pool["http://a:1"]]
+    pool.record_loras(SET, took)
+    assert [worker.state for worker in pool] == ["ready", "stale"]
+    pool.record_caught_up(pool["http://b:1"], SET)
+    assert [worker.state for worker in pool] == ["ready", "ready"]
+
+
+def test_catching_up_with_yesterday() -> None:
+    """
+    A worker that took a set which is no longer the fleet's stays stale.
+    """
+    pool = healthy("a", "b")
+    pool.record_loras(SET, [pool["http://a:1"]])
+    later = SET.after(LoraCall("/v1/set_lora", {"lora_nickname": "y", "lora_path": "p/y"}))
+    before = pool["http://b:1"]
+    pool.record_loras(later, [pool["http://a:1"]])
+    pool.record_caught_up(before, SET)
+    assert pool["http://b:1"].stale
+    assert not pool["http://a:1"].stale
+
+
+def test_a_stale_worker_that_takes_a_whole_set() -> None:
+    """
+    A call that gives the whole set brings any worker up to date; one that builds on others only
+    those who had these.
+    """
+    pool = healthy("a", "b")
+    pool.record_loras(SET, [pool["http://a:1"]])
+    merged = SET.after(LoraCall("/v1/merge_lora_weights", {}))
+    pool.record_loras(merged, list(pool))
+    assert [worker.state for worker in pool] == ["ready", "stale"]
+    again = merged.after(LoraCall("/v1/set_lora", {"lora_nickname": "y", "lora_path": "p/y"}))
+    pool.record_loras(again, list(pool))
+    assert [worker.state for worker in pool] == ["ready", "ready"]
+
+
+def test_a_restart_during_the_call() -> None:
+    """
+    A worker that was restarted after it took the call has forgotten it.
+    """
+    pool = healthy("a", "b")
+    took = list(pool)
+    pool.record_lapse(pool["http://b:1"])
+    pool.record_probe(pool["http://b:1"], GOOD, threshold=3)
+    pool.record_loras(SET, took)
+    assert [worker.state for worker in pool] == ["ready", "stale"]
+
+
+def test_new_and_returned_workers_are_stale() -> None:
+    """
+    With a LoRA set in force, who joins or was out of reach gets no work before it has the set.
+    """
+    pool = healthy("a")
+    pool.record_loras(SET, list(pool))
+    pool.add("http://new:1")
+    assert pool["http://new:1"].stale
+    pool.record_lapse(pool["http://a:1"])
+    assert pool["http://a:1"].stale
+    pool.record_caught_up(pool["http://a:1"], SET)
+    assert pool["http://a:1"].stale
+    pool.record_probe(pool["http://a:1"], GOOD, threshold=3)
+    pool.record_caught_up(pool["http://a:1"], SET)
+    assert not pool["http://a:1"].stale
+
+
+FACETS = ("draining", "disabled", "asleep", "stale")
+TASKS = {"image": ("T2I",), "video": ("T2V",), "both": ("T2V", "T2I"), "mesh": ("I2M",)}
+WANTS = [ANYTHING, IMAGE, VIDEO, MESH, evolve(IMAGE, model="image"), evolve(VIDEO, model="both")]
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -164,20 +457,50 @@ class PoolMachine(RuleBasedStateMachine):
         gone = Worker(url=url, serial=0)
         assert self.pool.record_probe(gone, BAD, threshold=1) is None
 
-    @rule(target=leases, without=st.sets(URLS))
-    def lease(self, without: set[str]) -> Any:
+    @rule(url=URLS, facet=st.sampled_from(FACETS), holds=st.booleans())
+    def set_facet(self, url: str, facet: str, holds: bool) -> None:
+        facets: dict[str, Any] = {facet: holds}
+        if url in self.pool:
+            self.pool.change(self.pool[url], lambda now: evolve(now, **facets))
+
+    @rule(url=URLS, name=st.sampled_from(list(TASKS)))
+    def learn(self, url: str, name: str) -> None:
+        if url in self.pool:
+            able(self.pool, url, *TASKS[name], model=name)
+
+    @rule(url=URLS, jobs=st.integers(0, 3))
+    def count_jobs(self, url: str, jobs: int) -> None:
+        if url in self.pool:
+            self.pool.change(self.pool[url], lambda now: evolve(now, jobs=jobs))
+
+    @rule(target=leases, want=st.sampled_from(WANTS), without=st.sets(URLS))
+    def lease(self, want: Want, without: set[str]) -> Any:
         stack = ExitStack()
-        able = [each for each in self.pool if not each.dead and each.url not in without]
+        self.before = {each.url: each for each in self.pool}
+        if not any(want.model in each.capabilities.names for each in self.pool):
+            want = evolve(want, model=None)
+        served = [each for each in self.pool if want.serves_model(each.capabilities)]
+        able = [
+            each
+            for each in served
+            if each.eligible and each.url not in without and want.allows(each.capabilities)
+        ]
         try:
-            worker = stack.enter_context(self.pool.lease(without))
+            worker = stack.enter_context(self.pool.lease(want, without))
         except NoWorker:
             assert able == []
+            assert not want.strict or any(want.allows(each.capabilities) for each in served)
             return multiple()
-        assert worker in able
-        first_choice = [each for each in able if not each.doubtful]
-        assert not worker.doubtful or first_choice == []
-        loads = [each.in_flight for each in first_choice or able]
-        assert worker.in_flight == min(loads)
+        except BadRequest:
+            assert want.strict
+            assert not any(want.allows(each.capabilities) for each in served)
+            return multiple()
+        assert worker.url in {each.url for each in able}
+        willing = [each for each in able if not want.unable(each.capabilities)]
+        first_choice = [each for each in willing if not each.doubtful]
+        best = first_choice or willing or able
+        assert worker.url in {each.url for each in best}
+        assert self.before[worker.url].load == min(each.load for each in best)
         self.open[worker.url, worker.serial] += 1
         return stack, worker
 

@@ -4,11 +4,21 @@ What health checks make of a worker.
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgl_droute.fleet.worker import Probe, Worker, answered, checked, registered_again
+from sgl_droute.fleet.worker import (
+    Probe,
+    Worker,
+    answered,
+    checked,
+    quarantined,
+    registered_again,
+)
 
 GOOD = Probe(healthy=True)
 BAD = Probe(healthy=False, reason="/health answered 503")
@@ -40,9 +50,10 @@ def test_success_resets() -> None:
     """
     One good answer resets the count of failures.
     """
-    assert after(new(), BAD, BAD, GOOD, BAD, BAD) == evolve(
-        new(), proven=True, failures=2, last_error=BAD.reason
-    )
+    worker = after(new(), BAD, BAD, GOOD, BAD, BAD)
+    assert worker.failures == 2
+    assert not worker.dead
+    assert worker.last_error == BAD.reason
 
 
 def test_quarantine_of_a_proven_worker_is_for_good() -> None:
@@ -104,6 +115,69 @@ def test_doubtful() -> None:
     assert not new().doubtful
     assert after(new(), SILENT).doubtful
     assert not after(new(), SILENT, GOOD).doubtful
+
+
+def test_sleep_is_no_illness() -> None:
+    """
+    A sleeping worker is not quarantined, whatever its probes say, nor counted as failing.
+    """
+    asleep = evolve(after(new(), GOOD), asleep=True)
+    for worker in (after(asleep, BAD, BAD, BAD, BAD), after(asleep, *[SILENT] * 5)):
+        assert not worker.dead
+        assert worker.failures == 0
+        assert worker.last_error
+        assert worker.state == "sleeping"
+
+
+GONE = Probe(healthy=False, silent=True, gone=True, reason="connection refused")
+
+
+def test_a_restart_is_noticed() -> None:
+    """
+    A worker that refused and then answers well is taken for a new process, without weights.
+    """
+    worker = evolve(after(new(), GOOD), weights="step-100")
+    assert worker.incarnation == 1
+    assert after(worker, SILENT, GOOD) == worker
+    restarted = after(worker, GONE, SILENT, GOOD)
+    assert restarted.incarnation == 2
+    assert restarted.weights is None
+    assert not restarted.lapsed
+
+
+@pytest.mark.parametrize(
+    ("facets", "word"),
+    [
+        ({}, "ready"),
+        ({"proven": False}, "joining"),
+        ({"failures": 1}, "suspect"),
+        ({"stale": True, "failures": 1}, "stale"),
+        ({"asleep": True, "stale": True}, "sleeping"),
+        ({"draining": True, "asleep": True}, "draining"),
+        ({"disabled": True, "draining": True}, "disabled"),
+        ({"dead": True, "disabled": True}, "dead"),
+    ],
+)
+def test_states(facets: dict[str, Any], word: str) -> None:
+    """
+    The gravest facet names the state; ready, joining and suspect workers get traffic.
+    """
+    worker = evolve(after(new(), GOOD), **facets)
+    assert worker.state == word
+    assert worker.eligible == (word in ("ready", "joining", "suspect"))
+
+
+def test_an_operators_quarantine() -> None:
+    """
+    It is for good and says who did it; a worker that is out for good already keeps its reason.
+    """
+    out = quarantined(after(new(), GOOD), "by hand")
+    assert out.dead
+    assert not out.probed
+    assert out.last_error == "by hand"
+    assert quarantined(out, "again") is out
+    joining = after(new(), SILENT, SILENT, SILENT)
+    assert not quarantined(joining, "by hand").probed
 
 
 @given(st.lists(st.tuples(PROBES, st.booleans()), max_size=30), st.integers(1, 5))

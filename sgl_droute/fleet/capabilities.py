@@ -1,0 +1,143 @@
+"""
+What a worker serves, and what a request needs of one.
+
+Pure: `sgl_droute.workers.discovery` asks workers, `sgl_droute.fleet.pool` chooses among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from attrs import frozen
+
+# SGLang's task types: T text, I image, V video, F frames, M mesh.
+_ABILITY_TASKS: Mapping[str, frozenset[str]] = {
+    "image": frozenset({"T2I", "TI2I"}),
+    "edit": frozenset({"I2I", "TI2I"}),
+    "video": frozenset({"T2V", "I2V", "TI2V", "V2V", "F2V"}),
+    "mesh": frozenset({"I2M"}),
+    "action": frozenset({"VLA_ACTION"}),
+}
+_ABILITY_OUTPUTS: Mapping[str, frozenset[str]] = {
+    "IMAGE": frozenset({"image", "edit"}),
+    "VIDEO": frozenset({"video"}),
+    "MESH": frozenset({"mesh"}),
+    "ACTION": frozenset({"action"}),
+}
+
+
+@frozen
+class Capabilities:
+    """
+    What a worker serves, as far as it is known.
+
+    Attributes:
+        abilities: Of ``image`` (from text), ``edit`` (from images), ``video``, ``mesh`` and
+            ``action``; None while unknown, which counts as able to do all of them.
+        model: The worker's ``model_path``; None while unknown.
+        names: Model names that requests may use for it: the path, and the ids of its model cards;
+            empty while unknown.
+    """
+
+    abilities: frozenset[str] | None = None
+    model: str | None = None
+    names: frozenset[str] = frozenset()
+
+    def any_of(self, abilities: frozenset[str]) -> bool | None:
+        """Whether it has one of *abilities*; None while unknown."""
+        return None if self.abilities is None else not self.abilities.isdisjoint(abilities)
+
+
+@frozen
+class Want:
+    """
+    What a request needs of its worker.
+
+    Attributes:
+        word: What it makes, for messages; empty when nothing is known of it.
+        abilities: One of these is needed; empty when any worker will do.
+        strict: Whether a worker known to be unable is out of the question. Otherwise it is the last
+            choice, and its own answer tells the client.
+        model: The model that must be served: `UNNAMED` for workers whose models are not known yet.
+    """
+
+    word: str = ""
+    abilities: frozenset[str] = frozenset()
+    strict: bool = False
+    model: str | None = None
+
+    def allows(self, capabilities: Capabilities) -> bool:
+        """Whether a worker with *capabilities* may serve it at all."""
+        return self.serves_model(capabilities) and not (self.strict and self.unable(capabilities))
+
+    def unable(self, capabilities: Capabilities) -> bool:
+        """Whether *capabilities* are known to lack what is needed."""
+        return bool(self.abilities) and capabilities.any_of(self.abilities) is False
+
+    def serves_model(self, capabilities: Capabilities) -> bool:
+        """Whether *capabilities* have the model."""
+        if self.model is None:
+            return True
+        return self.model in capabilities.names or (
+            self.model == UNNAMED and not capabilities.names
+        )
+
+
+UNNAMED = ""
+
+ANYTHING = Want()
+IMAGE = Want("image", frozenset({"image"}))
+EDIT = Want("image", frozenset({"edit"}))
+# Trainers and Vertex AI ask for images and, with frames, for videos.
+SAMPLE = Want("image", frozenset({"image", "edit", "video"}))
+VIDEO = Want("video", frozenset({"video"}), strict=True)
+MESH = Want("mesh", frozenset({"mesh"}), strict=True)
+ACTION = Want("action", frozenset({"action"}), strict=True)
+
+
+def reported(model_info: Any, cards: Any) -> Capabilities:
+    """
+    The capabilities in a worker's answers.
+
+    Args:
+        model_info: JSON of ``/model_info``; None when there was none.
+        cards: JSON of ``/v1/models``; None when there was none.
+    """
+    info = model_info if isinstance(model_info, Mapping) else {}
+    data = cards.get("data") if isinstance(cards, Mapping) else None
+    models = [card for card in data or () if isinstance(card, Mapping)] if _listed(data) else []
+    path = _text(info.get("model_path"))
+    ids = [_text(card.get("id")) for card in models]
+    return Capabilities(
+        abilities=_abilities([info, *models]),
+        model=path or next(filter(None, ids), None),
+        names=frozenset(filter(None, [path, *ids])),
+    )
+
+
+def _abilities(reports: Iterable[Mapping[str, Any]]) -> frozenset[str] | None:
+    tasks: set[str] = set()
+    outputs: set[str] = set()
+    for report in reports:
+        tasks.update(_texts(report.get("supported_task_types")))
+        tasks.update(_texts([report.get("task_type")]))
+        outputs.update(_texts(report.get("output_types")))
+    by_task = {name for name, needed in _ABILITY_TASKS.items() if needed & tasks}
+    # Task types say more than output types, which are asked where a task type is new to us.
+    if by_task:
+        return frozenset(by_task)
+    by_output = {name for word in outputs for name in _ABILITY_OUTPUTS.get(word, ())}
+    return frozenset(by_output) or None
+
+
+def _texts(value: Any) -> list[str]:
+    return [each for each in value if isinstance(each, str)] if _listed(value) else []
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _listed(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
