@@ -59,6 +59,12 @@ class TargetTooLong(RouterError):
     status = 414
 
 
+class Unprocessable(RouterError):
+    """The request is well-formed, and a value in it is not one that it may have."""
+
+    status = 422
+
+
 class HeadersTooLarge(RouterError):
     """The request line and headers are larger, or more, than the router takes."""
 

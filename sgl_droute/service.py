@@ -19,19 +19,35 @@ from twisted.logger import Logger
 from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource
 
+from sgl_droute.api.carrier import Carrier
+from sgl_droute.api.fleetwide import FleetWide
 from sgl_droute.api.inference import Inference
+from sgl_droute.api.lists import Lists
 from sgl_droute.api.management import Management
 from sgl_droute.api.observe import Observe
+from sgl_droute.api.owned import Owned
 from sgl_droute.api.routes import RouterAPI, RouterResource
 from sgl_droute.api.site import RouterSite
+from sgl_droute.fleet.holdings import Holdings
+from sgl_droute.fleet.jobs import OpenJobs
+from sgl_droute.fleet.owners import Owners
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.settings import RouterSettings
+from sgl_droute.state.keeper import Keeper
+from sgl_droute.state.opening import open_store
 from sgl_droute.workers.agent import WorkerAgent
 from sgl_droute.workers.broadcast import Broadcasts
 from sgl_droute.workers.client import WorkerClient
+from sgl_droute.workers.finder import Finder
 from sgl_droute.workers.health import HealthMonitor
+from sgl_droute.workers.jobs import JobWatch
+from sgl_droute.workers.outstanding import Outstanding
+from sgl_droute.workers.readiness import Readiness
 
 log = Logger()
+
+# Ids whose worker is remembered; the least recently used go first.
+MOST_OWNERS = 250_000
 
 
 @frozen(eq=False)
@@ -83,36 +99,63 @@ class RouterService(MultiService):
         self._reactor = reactor
         self.settings = settings = settings or RouterSettings()
         self._roads = roads or Roads.over_tcp(reactor, settings.connect_timeout)
-        self.pool = Pool(settings.routing_algorithm)
-        for url in settings.worker_urls:
-            self.pool.add(url)
-        cooperator = Cooperator(scheduler=_scheduled_on(reactor))
-        monitor = HealthMonitor(
+        self.pool = Pool(settings.routing_algorithm, strict_model=settings.strict_model)
+        self.holdings = Holdings(
+            self.pool, Owners(settings.job_ttl, MOST_OWNERS), OpenJobs(), reactor.seconds
+        )
+        self._readiness = Readiness(
             self.pool,
-            self._client(reactor, self._roads.probes, settings.health_check_timeout),
+            self._client(self._roads.probes, settings.health_check_timeout),
+            self._client(self._roads.control, settings.timeout),
+            self._cooperator(),
+            reactor,
+        )
+        self._monitor = HealthMonitor(
+            self.pool,
+            self._client(self._roads.probes, settings.health_check_timeout),
             reactor,
             interval=settings.health_check_interval,
             threshold=settings.health_check_failure_threshold,
+            well=self._readiness.checked,
         )
-        broadcasts = Broadcasts(self._client(reactor, self._roads.control, settings.timeout))
-        self._resource = RouterResource(
-            RouterAPI(
-                Inference(
-                    self.pool,
-                    self._client(reactor, self._roads.traffic, settings.timeout),
-                    cooperator,
-                    reactor,
-                    idle_timeout=settings.idle_timeout,
-                    max_connections=settings.max_connections,
-                ),
-                Management(self.pool, monitor, broadcasts, cooperator),
-                Observe(self.pool),
-            )
+        self.pool.watch(self._readiness.forget)
+        self._store = open_store(
+            settings.state, reactor, job_ttl=settings.job_ttl, max_owners=MOST_OWNERS
         )
-        monitor.setServiceParent(self)
-        broadcasts.setServiceParent(self)
+        Keeper(self._store, self.pool, self.holdings).begin()
+        for url in settings.worker_urls:
+            if url not in self.pool:  # to add it once more would end a quarantine
+                self.pool.add(url)
+        self._resource = RouterResource(self._api())
+        for service in (self._readiness, self._monitor):
+            service.setServiceParent(self)
         for description in settings.listen:
             strports_service(description, self.site(), reactor).setServiceParent(self)
+
+    def _api(self) -> RouterAPI:
+        settings, pool, holdings, roads = self.settings, self.pool, self.holdings, self._roads
+        traffic = self._client(roads.traffic, settings.timeout)
+        control = self._client(roads.control, settings.timeout)
+        questions = self._client(roads.control, settings.health_check_timeout)
+        cooperator = self._cooperator()
+        outstanding = Outstanding()
+        finder = Finder(pool, holdings, questions)
+        broadcasts = Broadcasts(control)
+        jobs = JobWatch(
+            pool, holdings, questions, self._reactor, interval=settings.job_poll_interval
+        )
+        for service in (finder, broadcasts, jobs):
+            service.setServiceParent(self)
+        carrier = Carrier(traffic, cooperator, self._reactor, settings.idle_timeout)
+        most = settings.max_connections
+        return RouterAPI(
+            Inference(pool, holdings, outstanding, carrier, most),
+            Owned(pool, holdings, finder, carrier, most),
+            Lists(pool, questions, control, holdings.row),
+            FleetWide(pool, broadcasts, self._readiness, outstanding, cooperator),
+            Management(pool, self._monitor, self._readiness, self._reactor),
+            Observe(pool),
+        )
 
     def resource(self) -> RouterResource:
         """
@@ -143,6 +186,7 @@ class RouterService(MultiService):
         """
         Start listening and checking the workers' health.
         """
+        self._store.startService()
         super().startService()
         log.info(
             "sgl-droute {version}: {workers} workers, {algorithm}, listening on {listen}",
@@ -154,13 +198,18 @@ class RouterService(MultiService):
 
     def stopService(self) -> Deferred[Any]:
         """
-        Stop listening, health checks and fleet-wide calls, then close idle connections.
+        Stop listening, health checks and fleet-wide calls, write the state, then close idle
+        connections.
         """
         stopping = maybeDeferred(super().stopService)
+        stopping.addCallback(lambda _: self._store.stopService())
         return stopping.addCallback(lambda _: self._roads.close())
 
-    def _client(self, reactor: Any, agent: IAgent, timeout: float) -> WorkerClient:
-        return WorkerClient(agent, reactor, timeout=timeout)
+    def _client(self, agent: IAgent, timeout: float) -> WorkerClient:
+        return WorkerClient(agent, self._reactor, timeout=timeout)
+
+    def _cooperator(self) -> Cooperator:
+        return Cooperator(scheduler=_scheduled_on(self._reactor))
 
 
 def _scheduled_on(reactor: Any) -> Callable[[Callable[[], None]], Any]:

@@ -19,6 +19,7 @@ from attrs.validators import ge, in_, le
 from sgl_droute.errors import BadRequest
 from sgl_droute.fleet.selection import ALGORITHMS
 from sgl_droute.fleet.urls import normalise_worker_url
+from sgl_droute.state.address import parse_state
 
 LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
 
@@ -93,6 +94,14 @@ def _seconds(default: float, about: str) -> Any:
     return _option(default, about, parse_seconds, _positive)
 
 
+def _flag(about: str) -> Any:
+    return field(default=False, metadata={"about": about})
+
+
+def _place(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+    parse_state(value)
+
+
 def _texts(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(values)
 
@@ -139,6 +148,16 @@ class RouterSettings:
     )
     routing_algorithm: str = _option(
         "least-request", f"One of {', '.join(ALGORITHMS)}.", str, in_(tuple(ALGORITHMS))
+    )
+    strict_model: bool = _flag("Answer 404 to a model name that no worker serves.")
+    state: str = _option(
+        "memory:", "What survives a restart: memory: or sqlite:///path/file.", parse_state, _place
+    )
+    job_ttl: float = _seconds(
+        7 * 86400.0, "Seconds after its last use that it is forgotten which worker has an id."
+    )
+    job_poll_interval: float = _seconds(
+        5.0, "Seconds between the router's own questions about unfinished jobs."
     )
     max_body_size: int = _option(
         512 << 20, "Largest request body in bytes; K, M and G suffixes.", parse_size, ge(1)

@@ -33,9 +33,9 @@ from sgl_droute.simulator.tap import missing_packages
 
 log = Logger()
 
-# A request in flight has two connections; listeners, logs, idle connections and spooled bodies come
-# on top.
-_FILES_PER_REQUEST = 2
+# A request in flight has two connections, and as many may read what workers hold; listeners, logs,
+# idle connections and spooled bodies come on top.
+_FILES_PER_REQUEST = 4
 _OTHER_FILES = 256
 
 # Connections that may wait to be accepted: a burst of clients must not find the door shut.
@@ -49,7 +49,18 @@ def _parameters() -> list[list[Any]]:
     return [
         _parameter(name.replace("_", "-"), each.default, **each.metadata)
         for name, each in attrs.fields_dict(RouterSettings).items()
-        if "about" in each.metadata
+        if "read" in each.metadata
+    ]
+
+
+def _flags() -> list[list[Any]]:
+    """
+    The fields of `RouterSettings` that are on or off, as `usage.Options` wants them.
+    """
+    return [
+        [name.replace("_", "-"), None, each.metadata["about"]]
+        for name, each in attrs.fields_dict(RouterSettings).items()
+        if each.metadata.keys() == {"about"}
     ]
 
 
@@ -90,7 +101,7 @@ class Options(CommandOptions):
         _parameter("port", 30080, "TCP port to listen on; 0 takes a free one.", _port),
         *_parameters(),
     ]
-    optFlags = [["verbose", "v", "The same as --log-level debug."]]  # noqa: RUF012
+    optFlags = [["verbose", "v", "The same as --log-level debug."], *_flags()]  # noqa: RUF012
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,6 +127,7 @@ class Options(CommandOptions):
         known = {name: values[name] for name in attrs.fields_dict(RouterSettings)}
         if self["verbose"]:
             known["log_level"] = "debug"
+        known["strict_model"] = bool(known["strict_model"])
         known["listen"] = self["listen"] or [self._host_and_port()]
         try:
             self.settings = RouterSettings(**known)
@@ -172,7 +184,10 @@ def makeService(options: Options, reactor: Any = None) -> IService:
             options.fail(f"{where}{problem or type(problem).__name__}")
     _check_open_files(settings.max_connections)
     process = CommandService(options, settings.log_level)
-    router = RouterService(reactor, settings)
+    try:
+        router = RouterService(reactor, settings)
+    except ValueError as problem:
+        options.fail(f"--state: {problem}")
     if settings.simulated_workers:
         fleet = SimulatedFleet(reactor, settings.simulated_workers, router.pool)
         fleet.setServiceParent(process)

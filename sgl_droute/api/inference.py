@@ -4,18 +4,22 @@ Requests that go to one worker: chosen, sent, and its answer relayed.
 
 from __future__ import annotations
 
-from attrs import define, field
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import Cooperator
+from attrs import define, evolve, field
 from twisted.logger import Logger
+from twisted.web.iweb import IResponse
 from twisted.web.server import Request
 
-from sgl_droute.api.forwarded import client_headers, spooled_body, worker_headers
-from sgl_droute.errors import NotConnected, NoWorker
+from sgl_droute.api.carrier import Carrier
+from sgl_droute.api.forwarded import spooled_body
+from sgl_droute.api.model_name import named_model
+from sgl_droute.errors import NotConnected, NoWorker, WorkerFailed, WorkerTimeout
+from sgl_droute.fleet.capabilities import ANYTHING, Want
+from sgl_droute.fleet.holdings import Holdings
 from sgl_droute.fleet.pool import Pool
-from sgl_droute.workers.client import Call, WorkerClient
+from sgl_droute.fleet.worker import Worker
 from sgl_droute.workers.gate import Gate
-from sgl_droute.workers.relay import relay
+from sgl_droute.workers.lesson import Lesson
+from sgl_droute.workers.outstanding import Outstanding
 
 log = Logger()
 
@@ -27,42 +31,62 @@ class Inference:
 
     Args:
         pool: Who may take them.
-        client: A client for this traffic only.
-        cooperator: Reads large request bodies in steps.
-        clock: Provides the time.
-        idle_timeout: Seconds of silence after which an answer is cut.
+        holdings: Told of what workers made.
+        outstanding: Told of the requests that wait for an answer.
+        carrier: Carries requests and answers.
         max_connections: Requests in flight at once (count); more wait, first come first served.
     """
 
     pool: Pool
-    client: WorkerClient
-    cooperator: Cooperator
-    clock: IReactorTime
-    idle_timeout: float
+    holdings: Holdings
+    outstanding: Outstanding
+    carrier: Carrier
     max_connections: int
     _gate: Gate = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._gate = Gate(self.max_connections)
 
-    async def forward(self, request: Request, target: bytes | None = None) -> None:
+    async def forward(
+        self,
+        request: Request,
+        want: Want = ANYTHING,
+        *,
+        target: bytes | None = None,
+        makes: str | None = None,
+    ) -> None:
         """
         Answer *request* with a worker's answer.
 
         Args:
+            want: What the worker must be able to do.
             target: Raw path and query for the worker; the request's own if None.
+            makes: The kind of thing whose id the answer tells.
 
         Raises:
-            NoWorker: Nobody can take the request.
+            NoWorker: Nobody can take the request now.
+            BadRequest: No worker is able to serve it.
+            NotFound: It names a model that nobody serves, and that matters.
             WorkerFailed: The worker gave no usable answer, or its answer was cut.
         """
+        want = await self._with_model(request, want)
         await self._gate.acquire()
         try:
-            await self._try_workers(request, target or request.uri)
+            await self._try_workers(request, want, target or request.uri, makes)
         finally:
             self._gate.release()
 
-    async def _try_workers(self, request: Request, target: bytes) -> None:
+    async def _with_model(self, request: Request, want: Want) -> Want:
+        if want == ANYTHING or not self.pool.several_models:
+            return want
+        content_type = request.getHeader(b"content-type")
+        text = None if content_type is None else content_type.decode("latin-1")
+        model = await named_model(spooled_body(request), text, self.carrier.cooperator)
+        return evolve(want, model=model)
+
+    async def _try_workers(
+        self, request: Request, want: Want, target: bytes, makes: str | None
+    ) -> None:
         """
         Send to one worker after the other until one is connected: it alone may see the request.
         """
@@ -70,18 +94,10 @@ class Inference:
         unreached: NotConnected | None = None
         while True:
             try:
-                with self.pool.lease(tried) as worker:
-                    call = self._call(request, worker.url, target)
-                    response = await self.client.send(call)
-                    self.pool.record_answer(worker)
-                    await relay(
-                        response,
-                        request,
-                        client_headers(request, response.headers, worker.url),
-                        worker=worker.url,
-                        clock=self.clock,
-                        idle_timeout=self.idle_timeout,
-                    )
+                with self.pool.lease(want, tried) as worker:
+                    response = await self._send(request, worker, target)
+                    lesson = self._lesson(response, worker, makes)
+                    await self.carrier.answer(request, worker, response, lesson)
                     return
             except NotConnected as failed:
                 log.info("{failed}; trying the next worker", failed=failed)
@@ -90,6 +106,18 @@ class Inference:
             except NoWorker as nobody:
                 raise unreached or nobody from None
 
-    def _call(self, request: Request, worker: str, target: bytes) -> Call:
-        body = spooled_body(request).producer(self.cooperator)
-        return Call(request.method, worker, target, worker_headers(request), body)
+    async def _send(self, request: Request, worker: Worker, target: bytes) -> IResponse:
+        try:
+            with self.outstanding.request(worker):
+                response = await self.carrier.send(request, worker, target)
+        except WorkerFailed as failed:
+            if not isinstance(failed, WorkerTimeout):
+                self.pool.record_lapse(worker)
+            raise
+        self.pool.record_answer(worker)
+        return response
+
+    def _lesson(self, response: IResponse, worker: Worker, makes: str | None) -> Lesson | None:
+        if makes is None or response.code >= 300:
+            return None
+        return Lesson.of(response, lambda fields: self.holdings.made(makes, worker, fields))

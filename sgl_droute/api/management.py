@@ -1,106 +1,253 @@
 """
-Calls that change the fleet: workers come and go, weights are updated.
+Calls that change the fleet: workers come, go and are taken out.
 """
 
 from __future__ import annotations
 
-import json
-from contextlib import closing
-from io import BytesIO
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote, urlsplit
 
-import attrs
-from attrs import define
-from twisted.internet.task import Cooperator
+from attrs import define, evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.server import Request
 
-from sgl_droute.api.forwarded import spooled_body, worker_headers
+from sgl_droute.api.forwarded import spooled_body
+from sgl_droute.api.reading import flag, json_fields, parameter
 from sgl_droute.api.replies import reply
-from sgl_droute.errors import BadRequest, BodyTooLarge
+from sgl_droute.errors import BadRequest, NotFound
 from sgl_droute.fleet.pool import Pool
-from sgl_droute.fleet.worker import Worker
-from sgl_droute.workers.bodies import Spool
-from sgl_droute.workers.broadcast import Broadcasts, Result
-from sgl_droute.workers.client import Call
+from sgl_droute.fleet.urls import normalise_worker_url
+from sgl_droute.fleet.worker import Worker, quarantined
 from sgl_droute.workers.health import HealthMonitor
+from sgl_droute.workers.readiness import Readiness
 
 log = Logger()
 
 _URL_FIELDS = ("url", "worker_url")
-_LARGEST_BODY = 1 << 16
+_WISHES = ("is_dead", "refresh_video_support", "draining", "disabled")
+# Seconds that a change waits for a worker to come up to date; behind long videos it takes longer.
+_PATIENCE = 30.0
 
 
 @define(eq=False)
 class Management:
     """
-    Registers workers and sends what goes to all of them.
+    Registers, changes and removes workers.
 
     Args:
         pool: The fleet.
-        monitor: Asked to check a worker at once when it is registered.
-        broadcasts: Sends to all workers.
-        cooperator: Reads large request bodies in steps.
+        monitor: Asked to check a worker at once when it is registered or recovered.
+        readiness: Asked to look after a changed worker.
+        clock: Provides the time.
     """
 
     pool: Pool
     monitor: HealthMonitor
-    broadcasts: Broadcasts
-    cooperator: Cooperator
+    readiness: Readiness
+    clock: IReactorTime
+
+    # The early API: workers named by URL, answers that list URLs.
 
     def add_worker(self, request: Request) -> bytes:
         """
         Register the worker that the request names; a new or quarantined one is checked at once.
         """
-        known = len(self.pool)
-        worker = self.pool.add(_named_url(request))
-        if len(self.pool) > known:
-            log.info("worker {url} registered", url=worker.url)
-            self.monitor.check(worker)
-        elif worker.dead:
-            log.info("worker {url} registered again", url=worker.url)
-            self.monitor.check_anew(worker)
+        self._register(_named_url(request))
         return self._worker_urls(request)
 
     def remove_worker(self, request: Request) -> bytes:
         """
         Forget the worker that the request names; answers under way end in peace.
         """
-        worker = self.pool.remove(_named_url(request))
-        log.info("worker {url} removed", url=worker.url)
+        self._remove(normalise_worker_url(_named_url(request)))
         return self._worker_urls(request)
 
-    async def to_all_workers(self, request: Request) -> bytes:
-        """
-        Send the request to every worker that is not quarantined, and answer with all results.
+    # The REST API: workers as objects.
 
-        Once begun it runs to its end, also when its client hangs up.
+    def create(self, request: Request) -> bytes:
+        """
+        As `add_worker`, answering with the worker.
+        """
+        worker = self._register(_named_url(request))
+        return reply(request, {"status": "success", "worker": shown(worker)})
+
+    def workers(self, request: Request) -> bytes:
+        """
+        All workers, in order of registration.
+        """
+        return reply(request, {"workers": [shown(worker) for worker in self.pool]})
+
+    def worker(self, request: Request, worker_id: str) -> bytes:
+        """
+        One worker.
 
         Raises:
-            NoWorker: There is none.
+            NotFound: There is none of that id.
         """
-        results = await self.broadcasts.to_the_end(self._broadcast(request, self.pool.reachable()))
-        return reply(request, {"results": [attrs.asdict(result) for result in results]})
+        return reply(request, {"worker": shown(self._named(worker_id))})
 
-    async def _broadcast(self, request: Request, workers: list[Worker]) -> list[Result]:
-        # A request closes its file when its client hangs up; this one is still to be read then.
-        spool = spooled_body(request)
-        request.content = BytesIO()
-        with closing(spool.file):
-            name = request.path.decode("ascii", "replace")
-            return await self.broadcasts.send(
-                name, workers, lambda worker: self._control_call(request, worker, spool)
-            )
+    async def change(self, request: Request, worker_id: str) -> bytes:
+        """
+        Do to a worker what the request's fields say, and answer when that is in force. Where it
+        does not come into force, 202 with ``status`` ``pending`` and the ``reason``.
 
-    def _control_call(self, request: Request, worker: Worker, spool: Spool) -> Call:
-        headers = worker_headers(request)
-        return Call(
-            request.method, worker.url, request.uri, headers, spool.producer(self.cooperator)
+        Raises:
+            NotFound: There is no such worker, or it was removed meanwhile.
+            BadRequest: A field is unknown or no boolean, or there is none; nothing is changed.
+        """
+        worker = self._named(worker_id)
+        wishes = _wishes(json_fields(request, _WISHES))
+        self._note(worker, wishes)
+        await self._bring_about(worker, wishes)
+        now = self._named(worker_id)
+        reason = _missing(now, wishes)
+        log.info(
+            "worker {url} changed: {wishes} {reason}", url=now.url, wishes=wishes, reason=reason
         )
+        if reason:
+            pending = {"status": "pending", "reason": reason, "worker": shown(now)}
+            return reply(request, pending, 202)
+        return reply(request, {"status": "success", "worker": shown(now)})
+
+    def delete(self, request: Request, worker_id: str) -> bytes:
+        """
+        Remove a worker: at once, or with ``drain=true`` when it has finished what it has.
+
+        Raises:
+            NotFound: There is none of that id.
+        """
+        worker = self._named(worker_id)
+        if flag(request, "drain"):
+            log.info("worker {url} drains and leaves", url=worker.url)
+            self.pool.change(worker, lambda now: evolve(now, draining=True, leaving=True))
+        else:
+            self._remove(worker.url)
+        state = "removed" if self.pool.still(worker) is None else "draining"
+        answer = {"status": "success", "worker_id": worker_id_of(worker.url), "state": state}
+        return reply(request, answer)
+
+    def _register(self, url: str) -> Worker:
+        known = len(self.pool)
+        worker = self.pool.add(url)
+        if len(self.pool) > known:
+            log.info("worker {url} registered", url=worker.url)
+            self.monitor.check(worker)
+        elif worker.dead:
+            log.info("worker {url} registered again", url=worker.url)
+            self.monitor.check_anew(worker)
+        return worker
+
+    def _remove(self, url: str) -> None:
+        worker = self.pool.remove(url)
+        log.info("worker {url} removed", url=worker.url)
+
+    def _named(self, worker_id: str) -> Worker:
+        try:
+            return self.pool.worker(normalise_worker_url(worker_id))
+        except BadRequest:
+            raise NotFound(f"Worker {worker_id} is not registered") from None
+
+    def _note(self, worker: Worker, wishes: Mapping[str, bool]) -> None:
+        if "draining" in wishes:
+            draining = wishes["draining"]
+            self.pool.change(
+                worker,
+                lambda now: evolve(now, draining=draining, leaving=now.leaving and draining),
+            )
+        if "disabled" in wishes:
+            self.pool.change(worker, lambda now: evolve(now, disabled=wishes["disabled"]))
+        if wishes.get("is_dead"):
+            reason = "quarantined by an operator"
+            self.pool.change(worker, lambda now: quarantined(now, reason))
+
+    async def _bring_about(self, worker: Worker, wishes: Mapping[str, bool]) -> None:
+        now = self.pool.still(worker)
+        if wishes.get("is_dead") is False and now is not None and now.dead:
+            await self.monitor.check_anew(self.pool.add(worker.url))
+        if wishes.get("refresh_video_support"):
+            await self._for_a_while(self.readiness.ask_again(worker))
+        elif wishes.get("is_dead") is False:
+            await self._for_a_while(self.readiness.look_after(worker))
+
+    async def _for_a_while(self, waiting: Deferred[None]) -> None:
+        waiting.addTimeout(_PATIENCE, self.clock)
+        waiting.addErrback(lambda failure: failure.trap(DeferredTimeout) and None)
+        await waiting
 
     def _worker_urls(self, request: Request) -> bytes:
         urls = [worker.url for worker in self.pool]
         return reply(request, {"status": "success", "worker_urls": urls})
+
+
+def worker_id_of(url: str) -> str:
+    """
+    The id of the worker at *url* in paths: its URL with everything percent-encoded.
+    """
+    return quote(url, safe="")
+
+
+def shown(worker: Worker) -> dict[str, Any]:
+    """
+    *worker* as the API shows it.
+    """
+    capabilities = worker.capabilities
+    abilities = capabilities.abilities
+    return {
+        "worker_id": worker_id_of(worker.url),
+        "display_id": _display_id(worker.url),
+        "url": worker.url,
+        "state": worker.state,
+        "active_requests": worker.in_flight,
+        "jobs": worker.jobs,
+        "is_dead": worker.dead,
+        "is_sleeping": worker.asleep,
+        "draining": worker.draining,
+        "disabled": worker.disabled,
+        "consecutive_failures": worker.failures,
+        "last_error": worker.last_error or None,
+        "video_support": None if abilities is None else "video" in abilities,
+        "capabilities": None if abilities is None else sorted(abilities),
+        "model": capabilities.model,
+        "weights": worker.weights,
+    }
+
+
+def _display_id(url: str) -> str:
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.netloc.rpartition(':')[0] if parts.port else parts.netloc}:{port}"
+
+
+def _wishes(fields: Mapping[str, Any]) -> dict[str, bool]:
+    """
+    *fields*, once it is sure that all are booleans and there is one.
+
+    Raises:
+        BadRequest: Otherwise.
+    """
+    if not fields:
+        raise BadRequest(f"Name at least one of {', '.join(_WISHES)}")
+    for name, value in fields.items():
+        if not isinstance(value, bool):
+            raise BadRequest(f"{name} must be true or false")
+    return dict(fields)
+
+
+def _missing(worker: Worker, wishes: Mapping[str, bool]) -> str:
+    """
+    Why *wishes* are not in force yet; empty when they are.
+    """
+    if wishes.get("is_dead") is False and worker.dead:
+        return f"still dead: {worker.last_error}; it joins when it answers a health check"
+    if wishes.get("is_dead") is False and worker.stale:
+        return "it does not have the fleet's LoRA set yet; it gets work when it does"
+    if wishes.get("refresh_video_support") and worker.capabilities.abilities is None:
+        return "it did not tell what it serves"
+    return ""
 
 
 def _named_url(request: Request) -> str:
@@ -111,41 +258,15 @@ def _named_url(request: Request) -> str:
         BadRequest: None is there, or the body is not such an object.
         BodyTooLarge: The body is larger than any such object.
     """
-    for name in _URL_FIELDS:
-        values = request.args.get(name.encode("ascii"))
-        if values:
-            return _text(values[0])
-    spool = spooled_body(request)
-    if spool.length > _LARGEST_BODY:
-        raise BodyTooLarge(f"The request body is larger than {_LARGEST_BODY} bytes")
-    if not spool.length:
+    named = parameter(request, *_URL_FIELDS)
+    if named is not None:
+        return named
+    if not spooled_body(request).length:
         raise BadRequest("Name the worker: ?url=, ?worker_url=, or a JSON body with one of these")
-    return _url_in(_parsed(spool.read()))
-
-
-def _url_in(body: Any) -> str:
-    if not isinstance(body, dict):
-        raise BadRequest("The request body must be a JSON object")
-    unknown = sorted(set(body) - set(_URL_FIELDS))
-    if unknown:
-        raise BadRequest(f"Unknown fields: {', '.join(unknown)}; known: {', '.join(_URL_FIELDS)}")
+    body = json_fields(request, _URL_FIELDS)
     for name in _URL_FIELDS:
         if name in body:
             if not isinstance(body[name], str):
                 raise BadRequest(f"{name} must be a string")
             return str(body[name])
     raise BadRequest("url is missing")
-
-
-def _parsed(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as problem:
-        raise BadRequest(f"The request body is not JSON: {problem}") from problem
-
-
-def _text(value: bytes) -> str:
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        raise BadRequest("url is not UTF-8") from None

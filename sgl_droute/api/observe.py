@@ -27,12 +27,14 @@ class Observe:
 
     def health(self, request: Request) -> bytes:
         """
-        200 when at least one worker can be used, else 503, with the counts.
+        200 when at least one worker is neither quarantined nor asleep, else 503, with the counts.
         """
-        healthy = sum(not worker.dead for worker in self.pool)
+        healthy = sum(worker.reachable for worker in self.pool)
         answer = {
             "status": "healthy" if healthy else "unhealthy",
             "healthy_workers": healthy,
+            "dead_workers": sum(worker.dead for worker in self.pool),
+            "sleeping_workers": sum(worker.asleep for worker in self.pool),
             "total_workers": len(self.pool),
         }
         return reply(request, answer, 200 if healthy else 503)

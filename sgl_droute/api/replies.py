@@ -98,7 +98,12 @@ def encoded(answer: Any) -> bytes:
     """
     *answer* as one line of JSON.
     """
-    return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    try:
+        text = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair, which a worker may have echoed, has no UTF-8.
+        text = json.dumps(answer, separators=(",", ":")).encode()
+    return text + b"\n"
 
 
 def _begin(request: Request, status: int) -> None:

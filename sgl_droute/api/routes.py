@@ -1,12 +1,13 @@
 """
 The route table: the whole API on one screen.
 
-What a route does is written in `inference`, `management` and `observe`; what is no route of the
-router goes to a worker as it came.
+What a route does is written in `inference`, `owned`, `lists`, `fleetwide`, `management` and
+`observe`; what is no route of the router goes to a worker as it came.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -20,9 +21,13 @@ from twisted.web.server import NOT_DONE_YET, Request
 from werkzeug.exceptions import BadHost
 from werkzeug.routing import PathConverter
 
+from sgl_droute.api.fleetwide import FleetWide
 from sgl_droute.api.inference import Inference
+from sgl_droute.api.lists import Lists
 from sgl_droute.api.management import Management
 from sgl_droute.api.observe import Observe
+from sgl_droute.api.owned import Owned
+from sgl_droute.api.reading import parameter
 from sgl_droute.api.replies import error_reply, refuse
 from sgl_droute.api.target import admitted, below_mount
 from sgl_droute.errors import (
@@ -32,6 +37,8 @@ from sgl_droute.errors import (
     RouterError,
     WorkerFailed,
 )
+from sgl_droute.fleet.capabilities import ACTION, EDIT, IMAGE, MESH, SAMPLE, VIDEO
+from sgl_droute.fleet.loras import MERGE, SET, UNMERGE
 
 log = Logger()
 
@@ -50,6 +57,9 @@ class RouterAPI:
     """
 
     inference: Inference
+    owned: Owned
+    lists: Lists
+    fleet: FleetWide
     management: Management
     observe: Observe
 
@@ -57,18 +67,133 @@ class RouterAPI:
     routes.url_map.merge_slashes = False
     routes.url_map.converters["any"] = _AnyPath
 
+    # Work: for one worker that is able.
+
     @routes.route("/generate", methods=["POST"])
     async def generate(self, request: Request) -> None:
         target = _other_path(request, b"/v1/images/generations")
-        await self.inference.forward(request, target)
+        await self.inference.forward(request, IMAGE, target=target, makes="image")
 
     @routes.route("/generate_video", methods=["POST"])
     async def generate_video(self, request: Request) -> None:
-        await self.inference.forward(request, _other_path(request, b"/v1/videos"))
+        target = _other_path(request, b"/v1/videos")
+        await self.inference.forward(request, VIDEO, target=target, makes="video")
+
+    @routes.route("/v1/images/generations", methods=["POST"])
+    async def create_image(self, request: Request) -> None:
+        await self.inference.forward(request, IMAGE, makes="image")
+
+    @routes.route("/v1/images/edits", methods=["POST"])
+    async def edit_image(self, request: Request) -> None:
+        await self.inference.forward(request, EDIT, makes="image")
+
+    @routes.route("/v1/videos", methods=["POST"])
+    async def create_video(self, request: Request) -> None:
+        await self.inference.forward(request, VIDEO, makes="video")
+
+    @routes.route("/v1/meshes", methods=["POST"])
+    async def create_mesh(self, request: Request) -> None:
+        await self.inference.forward(request, MESH, makes="mesh")
+
+    @routes.route("/rollout/generate", methods=["POST"])
+    async def rollout(self, request: Request) -> None:
+        await self.inference.forward(request, SAMPLE)
+
+    @routes.route("/v1/diffusion/generate", methods=["POST"])
+    async def diffusion(self, request: Request) -> None:
+        await self.inference.forward(request, SAMPLE)
+
+    @routes.route("/vertex_generate", methods=["POST"])
+    async def vertex(self, request: Request) -> None:
+        await self.inference.forward(request, SAMPLE)
+
+    @routes.route("/v1/actions/<any:path>")
+    async def action(self, request: Request, path: str) -> None:
+        await self.inference.forward(request, ACTION)
+
+    # What a worker holds: for that worker.
+
+    @routes.route("/v1/images/<id>/content", methods=["GET"])
+    async def image_content(self, request: Request, id: str) -> None:
+        await self.owned.content(request, "image", id)
+
+    @routes.route("/v1/videos/<id>", methods=["GET", "DELETE"])
+    async def video(self, request: Request, id: str) -> None:
+        await self.owned.record(request, "video", id)
+
+    @routes.route("/v1/videos/<id>/content", methods=["GET"])
+    async def video_content(self, request: Request, id: str) -> None:
+        await self.owned.content(request, "video", id)
+
+    @routes.route("/v1/meshes/<id>", methods=["GET", "DELETE"])
+    async def mesh(self, request: Request, id: str) -> None:
+        await self.owned.record(request, "mesh", id)
+
+    @routes.route("/v1/meshes/<id>/content", methods=["GET"])
+    async def mesh_content(self, request: Request, id: str) -> None:
+        await self.owned.content(request, "mesh", id)
+
+    # Questions that the whole fleet answers.
+
+    @routes.route("/v1/videos", methods=["GET"])
+    async def videos(self, request: Request) -> bytes | None:
+        return await self._record_or_list(request, "video", "videos")
+
+    @routes.route("/v1/meshes", methods=["GET"])
+    async def meshes(self, request: Request) -> bytes | None:
+        return await self._record_or_list(request, "mesh", "meshes")
+
+    @routes.route("/v1/models", methods=["GET"])
+    async def models(self, request: Request) -> bytes:
+        return await self.lists.models(request)
+
+    @routes.route("/v1/models/<path:name>", methods=["GET"])
+    async def model(self, request: Request, name: str) -> bytes:
+        return await self.lists.model(request, name)
+
+    @routes.route("/v1/list_loras", methods=["GET"])
+    async def loras(self, request: Request) -> bytes:
+        return await self.lists.loras(request)
+
+    # Orders to the whole fleet.
 
     @routes.route("/update_weights_from_disk", methods=["POST"])
     async def update_weights_from_disk(self, request: Request) -> bytes:
-        return await self.management.to_all_workers(request)
+        return await self.fleet.update_weights(request)
+
+    @routes.route("/update_weights_from_tensor", methods=["POST"])
+    async def update_weights_from_tensor(self, request: Request) -> bytes:
+        return await self.fleet.to_all(request)
+
+    @routes.route("/update_weights_from_tensor_checker", methods=["POST"])
+    async def update_weights_from_tensor_checker(self, request: Request) -> bytes:
+        return await self.fleet.to_all(request)
+
+    @routes.route("/get_weights_checksum", methods=["POST"])
+    async def get_weights_checksum(self, request: Request) -> bytes:
+        return await self.fleet.to_all(request)
+
+    @routes.route(SET, methods=["POST"])
+    async def set_lora(self, request: Request) -> bytes:
+        return await self.fleet.change_loras(request, SET)
+
+    @routes.route(MERGE, methods=["POST"])
+    async def merge_lora_weights(self, request: Request) -> bytes:
+        return await self.fleet.change_loras(request, MERGE)
+
+    @routes.route(UNMERGE, methods=["POST"])
+    async def unmerge_lora_weights(self, request: Request) -> bytes:
+        return await self.fleet.change_loras(request, UNMERGE)
+
+    @routes.route("/release_memory_occupation", methods=["POST"])
+    async def release_memory_occupation(self, request: Request) -> bytes:
+        return await self.fleet.release_memory(request)
+
+    @routes.route("/resume_memory_occupation", methods=["POST"])
+    async def resume_memory_occupation(self, request: Request) -> bytes:
+        return await self.fleet.resume_memory(request)
+
+    # The workers.
 
     @routes.route("/add_worker", methods=["POST"])
     def add_worker(self, request: Request) -> bytes:
@@ -77,6 +202,28 @@ class RouterAPI:
     @routes.route("/remove_worker", methods=["POST"])
     def remove_worker(self, request: Request) -> bytes:
         return self.management.remove_worker(request)
+
+    @routes.route("/workers", methods=["POST"])
+    def create_worker(self, request: Request) -> bytes:
+        return self.management.create(request)
+
+    @routes.route("/workers", methods=["GET"])
+    def workers(self, request: Request) -> bytes:
+        return self.management.workers(request)
+
+    @routes.route("/workers/<path:worker_id>", methods=["GET"])
+    def worker(self, request: Request, worker_id: str) -> bytes:
+        return self.management.worker(request, worker_id)
+
+    @routes.route("/workers/<path:worker_id>", methods=["PUT"])
+    async def change_worker(self, request: Request, worker_id: str) -> bytes:
+        return await self.management.change(request, worker_id)
+
+    @routes.route("/workers/<path:worker_id>", methods=["DELETE"])
+    def delete_worker(self, request: Request, worker_id: str) -> bytes:
+        return self.management.delete(request, worker_id)
+
+    # The router.
 
     @routes.route("/list_workers", methods=["GET"])
     def list_workers(self, request: Request) -> bytes:
@@ -101,6 +248,13 @@ class RouterAPI:
     @routes.route("/<any:path>")
     async def elsewhere(self, request: Request, path: str) -> None:
         await self.inference.forward(request)
+
+    async def _record_or_list(self, request: Request, kind: str, collection: str) -> bytes | None:
+        named = parameter(request, f"{kind}_id", "id", "job_id")
+        if named is None:
+            return await self.lists.jobs(request, collection)
+        await self.owned.record(request, kind, named)
+        return None
 
     @routes.handle_errors(RouterError)
     async def _refused(self, request: Any, failure: Failure) -> bytes | None:
@@ -162,13 +316,16 @@ def _refuse_other_methods(routes: Klein) -> None:
     """
     Answer 405 on the router's own paths: the route that takes any path would forward them.
     """
-    allowed = {rule.rule: rule.methods for rule in routes.url_map.iter_rules() if rule.methods}
+    allowed: defaultdict[str, set[str]] = defaultdict(set)
+    for rule in routes.url_map.iter_rules():
+        if rule.methods:
+            allowed[rule.rule] |= rule.methods
     for path, methods in allowed.items():
         routes.route(path, endpoint=f"405 {path}")(_not_allowed(", ".join(sorted(methods))))
 
 
-def _not_allowed(allow: str) -> Callable[[RouterAPI, Request], NoReturn]:
-    def method_not_allowed(self: RouterAPI, request: Request) -> NoReturn:
+def _not_allowed(allow: str) -> Callable[..., NoReturn]:
+    def method_not_allowed(self: RouterAPI, request: Request, **named: str) -> NoReturn:
         method = request.method.decode("ascii")
         path = request.path.decode("ascii")
         raise MethodNotAllowed(f"{path} takes {allow}, not {method}", headers={"Allow": allow})

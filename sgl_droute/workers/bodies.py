@@ -56,11 +56,17 @@ class Spool:
             return None
         if self.length <= _AT_ONCE:
             return _AtOnce(self.read())
-        return FileBodyProducer(_Cursor(self.file), cooperator)
+        return FileBodyProducer(self.cursor(), cooperator)
+
+    def cursor(self) -> Cursor:
+        """
+        A file of its own to read the body from, step by step, whoever else reads it meanwhile.
+        """
+        return Cursor(self.file)
 
 
 @define
-class _Cursor:
+class Cursor:
     """
     A reader of its own in a shared file; closing it leaves the file open.
     """

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, DeferredList, FirstError, gatherRes
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sgl_droute.errors import RouterError
+from sgl_droute.errors import NotConnected, RouterError, WorkerFailed
 from sgl_droute.fleet.worker import Worker
 from sgl_droute.workers.client import Call, WorkerClient
 
@@ -36,11 +36,27 @@ class Result:
         worker_url: Base URL of the worker.
         status_code: Its HTTP status; 502 when there was no usable answer.
         body: Its JSON; ``{"raw": text}`` when it is none; ``{"error": text}`` without an answer.
+        unknown: Whether the worker may have done it or not, or may do it yet.
     """
 
     worker_url: str
     status_code: int
     body: Any
+    unknown: bool = False
+
+    @property
+    def took(self) -> bool:
+        """Whether the worker did what it was told."""
+        refused = isinstance(self.body, dict) and self.body.get("success") is False
+        return 200 <= self.status_code < 300 and not refused
+
+    def shown(self) -> dict[str, Any]:
+        """What a client is told of it."""
+        return {
+            "worker_url": self.worker_url,
+            "status_code": self.status_code,
+            "body": self.body,
+        }
 
 
 @define(eq=False)
@@ -85,7 +101,11 @@ class Broadcasts(Service):
         return waiting
 
     async def send(
-        self, name: str, workers: Iterable[Worker], call_for: Callable[[Worker], Call]
+        self,
+        name: str,
+        workers: Iterable[Worker],
+        call_for: Callable[[Worker], Call],
+        ready: Callable[[Worker], Deferred[None]] | None = None,
     ) -> list[Result]:
         """
         The results of all *workers*, in their order; logged as well.
@@ -93,10 +113,13 @@ class Broadcasts(Service):
         Args:
             name: What is sent, for the log.
             call_for: The call for one worker.
+            ready: Awaited before a worker is called.
         """
         statuses: dict[str, int] = {}
 
         async def ask(worker: Worker) -> Result:
+            if ready is not None:
+                await ready(worker)
             result = await self._ask(call_for(worker))
             statuses[result.worker_url] = result.status_code
             return result
@@ -119,7 +142,8 @@ class Broadcasts(Service):
         try:
             answer = await self.client.fetch(call, limit=_LARGEST_ANSWER)
         except RouterError as error:
-            return Result(call.worker, 502, {"error": str(error)})
+            unknown = isinstance(error, WorkerFailed) and not isinstance(error, NotConnected)
+            return Result(call.worker, 502, {"error": str(error)}, unknown)
         return Result(call.worker, answer.status, _parsed(answer.body))
 
 

@@ -110,16 +110,19 @@ class WorkerClient:
             raise WorkerFailed(call.worker, f"answered with status {response.code!r}")
         return response
 
-    async def fetch(self, call: Call, *, limit: int) -> Answer:
+    async def fetch(self, call: Call, *, limit: int, whole: bool = True) -> Answer:
         """
-        The whole answer, of at most *limit* bytes; ``timeout`` holds for all of it.
+        The answer, of at most *limit* bytes; ``timeout`` holds for all of it.
+
+        Args:
+            whole: Whether a larger answer is an error; its beginning is enough otherwise.
 
         Raises:
             WorkerFailed: As `send`, or the answer was cut or larger than *limit*.
         """
         deadline = self.clock.seconds() + self.timeout
         response = await self.send(call)
-        collector = _Collector(call.worker, limit)
+        collector = _Collector(call.worker, limit, whole=whole)
         response.deliverBody(collector)
         left = max(0.0, deadline - self.clock.seconds())
         collector.done.addTimeout(left, self.clock, onTimeoutCancel=_timed_out(call, self.timeout))
@@ -167,10 +170,11 @@ class _Passage:
 class _Collector(Protocol):
     """Puts a body together; `done` fires with it."""
 
-    def __init__(self, worker: str, limit: int) -> None:
+    def __init__(self, worker: str, limit: int, *, whole: bool = True) -> None:
         self.done: Deferred[bytes] = Deferred(lambda _: self._drop())
         self._worker = worker
         self._limit = limit
+        self._whole = whole
         self._size = 0
         self._parts: list[bytes] = []
 
@@ -180,9 +184,13 @@ class _Collector(Protocol):
         self._size += len(data)
         self._parts.append(data)
         if self._size > self._limit:
+            beginning = b"".join(self._parts)[: self._limit]
             self._drop()
-            reason = f"answer is larger than {self._limit} bytes"
-            self.done.errback(WorkerFailed(self._worker, reason))
+            if self._whole:
+                reason = f"answer is larger than {self._limit} bytes"
+                self.done.errback(WorkerFailed(self._worker, reason))
+            else:
+                self.done.callback(beginning)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.done.called:

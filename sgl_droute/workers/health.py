@@ -6,6 +6,7 @@ It learns how a check went; what follows from that is decided in `sgl_droute.fle
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field
@@ -16,7 +17,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sgl_droute.errors import NoSockets, WorkerFailed
+from sgl_droute.errors import NoSockets, WorkerFailed, WorkerTimeout
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Probe, Worker
 from sgl_droute.workers.client import Call, WorkerClient
@@ -39,6 +40,7 @@ class HealthMonitor(Service):
         clock: Provides the time.
         interval: Seconds between rounds.
         threshold: Checks failed in a row that quarantine a worker (count).
+        well: Told of every worker that answered well, as it was before and as it is now.
     """
 
     pool: Pool
@@ -46,6 +48,7 @@ class HealthMonitor(Service):
     clock: IReactorTime
     interval: float
     threshold: int
+    well: Callable[[Worker, Worker], None] = lambda before, now: None
     _loop: LoopingCall = field(init=False)
     _stopped: Deferred[LoopingCall] | None = field(default=None, init=False)
     _checks: dict[int, Deferred[None]] = field(factory=dict, init=False)
@@ -115,19 +118,24 @@ class HealthMonitor(Service):
         except NoSockets as problem:
             log.warn("worker {url} was not checked: {problem}", url=worker.url, problem=problem)
             return
+        before = self.pool.holder(worker.url)
         now = self.pool.record_probe(worker, probe, threshold=self.threshold)
-        if now is not None:
-            self._tell(worker, now, probe)
+        if now is None or before is None:
+            return
+        self._tell(worker, now, probe)
+        if probe.healthy:
+            self.well(before, now)
 
     async def _ask(self, worker: Worker) -> Probe:
         call = Call(b"GET", worker.url, b"/health")
         try:
             answer = await self.client.fetch(call, limit=_LARGEST_ANSWER)
         except WorkerFailed as failed:
-            return Probe(healthy=False, silent=True, reason=failed.reason)
+            gone = not isinstance(failed, WorkerTimeout)
+            return Probe(healthy=False, silent=True, gone=gone, reason=failed.reason)
         if answer.status == 200:
             return Probe(healthy=True)
-        return Probe(healthy=False, reason=_reason(answer.status, answer.body))
+        return Probe(healthy=False, gone=True, reason=_reason(answer.status, answer.body))
 
     def _tell(self, before: Worker, now: Worker, probe: Probe) -> None:
         if now.dead and not before.dead:

@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from sgl_droute.errors import RequestTimeout, RouterError, WorkerTimeout
 from sgl_droute.workers.client import cut_answer, hang_up
+from sgl_droute.workers.lesson import Lesson
 
 # Bodies up to this size fit into the client transport's buffer: they need no back-pressure.
 _SMALL = 1 << 16
@@ -38,6 +39,7 @@ async def relay(
     worker: str,
     clock: IReactorTime,
     idle_timeout: float,
+    lesson: Lesson | None = None,
 ) -> None:
     """
     Send *response* to the client of *request*; returns when its last byte is written.
@@ -51,13 +53,14 @@ async def relay(
         worker: Base URL of the worker, for messages.
         idle_timeout: Seconds that the worker may be silent while the client reads, and the client
             may take no byte.
+        lesson: Shown every part of the body.
 
     Raises:
         WorkerFailed: The worker's answer was cut, or the worker fell silent.
         RequestTimeout: The client took no byte for too long.
     """
     _start(response, request, headers)
-    body = _Body(request, worker, clock, idle_timeout)
+    body = _Body(request, worker, clock, idle_timeout, lesson)
     small = response.length is not UNKNOWN_LENGTH and response.length <= _SMALL
     if not small:
         request.registerProducer(body, True)
@@ -93,7 +96,12 @@ class _Body(Protocol):
     """
 
     def __init__(
-        self, request: Request, worker: str, clock: IReactorTime, idle_timeout: float
+        self,
+        request: Request,
+        worker: str,
+        clock: IReactorTime,
+        idle_timeout: float,
+        lesson: Lesson | None,
     ) -> None:
         self.done: Deferred[None] = Deferred(self._cancelled)
         self.transport: Any = None
@@ -101,6 +109,7 @@ class _Body(Protocol):
         self._worker = worker
         self._clock = clock
         self._idle_timeout = idle_timeout
+        self._lesson = lesson
         self._size = 0
         self._paused = False
         self._moved = clock.seconds()
@@ -114,6 +123,9 @@ class _Body(Protocol):
             return
         self._size += len(data)
         self._moved = self._clock.seconds()
+        if self._lesson is not None:
+            # Before the client has it: what it asks next may depend on it.
+            self._lesson.feed(data)
         self._request.write(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -121,6 +133,8 @@ class _Body(Protocol):
             return
         self._unwatch()
         if reason.check(ResponseDone, PotentialDataLoss):
+            if self._lesson is not None:
+                self._lesson.end()
             self.done.callback(None)
         else:
             self.done.errback(cut_answer(self._worker, self._size, reason))

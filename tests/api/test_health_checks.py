@@ -90,7 +90,7 @@ def test_a_busy_worker_is_not_quarantined() -> None:
     hang = {"rules": [{"path": "/health", "hang": True}]}
     router.workers["a"].backstage.obey(parse_orders(hang))
     for _ in range(10):
-        assert router.ask("GET", "/v1/models").status == 200
+        assert router.ask("GET", "/server_info").status == 200
         router.wait(10)
     assert not router.service.pool["http://a:1"].dead
     router.service.stopService()
@@ -103,7 +103,7 @@ def test_a_dead_backend_is_quarantined_however_it_answers() -> None:
     router = started("a")
     router.workers["a"].backstage.obey(parse_orders({"dead": True}))
     for _ in range(4):
-        router.ask("GET", "/v1/models")
+        router.ask("GET", "/server_info")
         router.wait(10)
     worker = router.service.pool["http://a:1"]
     assert worker.dead

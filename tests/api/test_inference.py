@@ -82,7 +82,7 @@ def test_the_next_worker_is_tried() -> None:
     router = MemoryRouter("a", "b")
     router.stop_worker("a")
     for _ in range(4):
-        assert router.ask("GET", "/v1/models").status == 200
+        assert router.ask("GET", "/server_info").status == 200
     assert len(received(router, "b")) == 4
 
 
@@ -93,7 +93,7 @@ def test_nobody_can_be_reached() -> None:
     router = MemoryRouter("a", "b")
     router.stop_worker("a")
     router.stop_worker("b")
-    answer = router.ask("GET", "/v1/models")
+    answer = router.ask("GET", "/server_info")
     assert answer.status == 502
     assert answer.json["error"].startswith("Worker request failed: http://")
     assert "connection refused" in answer.json["error"]
@@ -101,7 +101,7 @@ def test_nobody_can_be_reached() -> None:
     assert set(router.loads.values()) == {0}
 
 
-@pytest.mark.parametrize("path", ["/generate", "/generate_video", "/anything"])
+@pytest.mark.parametrize("path", ["/generate", "/rollout/generate", "/anything"])
 def test_nobody_is_there(path: str) -> None:
     """
     An empty pool and a pool of quarantined workers answer 503, each with its sentence.
@@ -179,7 +179,7 @@ def test_a_long_line_when_the_last_worker_leaves() -> None:
     statuses = [client.reply.status for client in clients if client.reply]
     assert statuses == [200] + [503] * 299
     router.ask("POST", "/add_worker?url=http://a:1")
-    assert router.ask("GET", "/v1/models").status == 200
+    assert router.ask("GET", "/server_info").status == 200
 
 
 @pytest.mark.parametrize("name", ["[::1]", "worker_1", "ab--cd", "10.0.0.1"])
@@ -188,7 +188,7 @@ def test_names_that_workers_have(name: str) -> None:
     Addresses of both kinds, and names that are none for IDNA, are workers like any other.
     """
     router = MemoryRouter(name)
-    assert router.ask("GET", "/v1/models").status == 200
+    assert router.ask("GET", "/server_info").status == 200
     assert sent_headers(router, name)["host"] == f"{name}:1"
 
 
@@ -202,7 +202,7 @@ def test_client_gone_before_the_answer() -> None:
     client.hang_up()
     router.settle()
     assert router.loads == {"http://a:1": 0}
-    assert router.ask("GET", "/v1/models").status == 200
+    assert router.ask("GET", "/server_info").status == 200
 
 
 def test_headers_for_the_worker() -> None:
@@ -212,7 +212,7 @@ def test_headers_for_the_worker() -> None:
     router = MemoryRouter("a")
     answer = router.ask(
         "GET",
-        "/v1/models",
+        "/server_info",
         headers={
             "Connection": "x-secret, close",
             "X-Secret": "1",
@@ -243,7 +243,7 @@ def test_forwarding_headers_of_a_proxy_in_front_are_kept() -> None:
     """
     router = MemoryRouter("a")
     given = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "images.example"}
-    router.ask("GET", "/v1/models", headers=given)
+    router.ask("GET", "/server_info", headers=given)
     headers = sent_headers(router, "a")
     assert headers["x-forwarded-proto"] == "https"
     assert headers["x-forwarded-host"] == "images.example"
@@ -254,7 +254,7 @@ def test_a_request_id_is_made() -> None:
     A request without an id gets one; worker and client see the same.
     """
     router = MemoryRouter("a")
-    answer = router.ask("GET", "/v1/models")
+    answer = router.ask("GET", "/server_info")
     made = answer.headers.getRawHeaders("x-request-id")
     assert made is not None
     assert len(made[0]) == 32
@@ -266,16 +266,16 @@ def test_redirects_point_to_the_router() -> None:
     A Location that names the worker is put right, to the address that the client used.
     """
     router = MemoryRouter("a")
-    answer = router.ask("GET", "/v1/models/", allow_redirects=False)
+    answer = router.ask("GET", "/server_info/", allow_redirects=False)
     assert answer.status == 307
-    assert answer.headers.getRawHeaders("location") == ["http://router/v1/models"]
+    assert answer.headers.getRawHeaders("location") == ["http://router/server_info"]
     behind_tls = router.ask(
         "GET",
-        "/v1/models/",
+        "/server_info/",
         allow_redirects=False,
         headers={"X-Forwarded-Proto": "https", "X-Forwarded-Host": "images.example"},
     )
-    assert behind_tls.headers.getRawHeaders("location") == ["https://images.example/v1/models"]
+    assert behind_tls.headers.getRawHeaders("location") == ["https://images.example/server_info"]
 
 
 def test_answers_are_the_workers_own() -> None:
@@ -294,8 +294,8 @@ def test_head_goes_through() -> None:
     HEAD reaches the worker as HEAD.
     """
     router = MemoryRouter("a")
-    answer = router.ask("HEAD", "/v1/models")
+    answer = router.ask("HEAD", "/server_info")
     assert answer.status == 405
     assert answer.headers.getRawHeaders("allow") == ["GET"]
     assert answer.body == b""
-    assert received(router, "a") == [("HEAD", "/v1/models")]
+    assert received(router, "a") == [("HEAD", "/server_info")]

@@ -20,12 +20,14 @@ def test_health() -> None:
     router = MemoryRouter("a", "b")
     healthy = router.ask("GET", "/health")
     assert healthy.status == 200
-    assert healthy.json == {"status": "healthy", "healthy_workers": 2, "total_workers": 2}
+    counts = {"dead_workers": 0, "sleeping_workers": 0, "total_workers": 2}
+    assert healthy.json == {"status": "healthy", "healthy_workers": 2, **counts}
     for worker in router.service.pool:
         router.service.pool.record_probe(worker, BAD, threshold=1)
     dead = router.ask("GET", "/health")
     assert dead.status == 503
-    assert dead.json == {"status": "unhealthy", "healthy_workers": 0, "total_workers": 2}
+    counts["dead_workers"] = 2
+    assert dead.json == {"status": "unhealthy", "healthy_workers": 0, **counts}
     assert router.ask("GET", "/health_generate").json == dead.json
 
 
@@ -65,15 +67,43 @@ def test_health_workers() -> None:
 
 def own_paths() -> dict[str, set[str]]:
     rules = RouterAPI.routes.url_map.iter_rules()
-    return {rule.rule: set(rule.methods) for rule in rules if rule.methods}
+    paths: dict[str, set[str]] = {}
+    for rule in rules:
+        paths.setdefault(rule.rule, set()).update(rule.methods or ())
+    return {path: methods for path, methods in paths.items() if methods}
 
 
 def test_the_route_table_is_complete() -> None:
     """
-    The early API is there, path by path.
+    The API is there, path by path.
     """
-    post, get = {"POST"}, {"GET", "HEAD"}
+    post, get, delete = {"POST"}, {"GET", "HEAD"}, {"DELETE"}
     assert own_paths() == {
+        "/v1/images/generations": post,
+        "/v1/images/edits": post,
+        "/v1/images/<id>/content": get,
+        "/v1/videos": get | post,
+        "/v1/videos/<id>": get | delete,
+        "/v1/videos/<id>/content": get,
+        "/v1/meshes": get | post,
+        "/v1/meshes/<id>": get | delete,
+        "/v1/meshes/<id>/content": get,
+        "/rollout/generate": post,
+        "/v1/diffusion/generate": post,
+        "/vertex_generate": post,
+        "/v1/models": get,
+        "/v1/models/<path:name>": get,
+        "/v1/list_loras": get,
+        "/v1/set_lora": post,
+        "/v1/merge_lora_weights": post,
+        "/v1/unmerge_lora_weights": post,
+        "/release_memory_occupation": post,
+        "/resume_memory_occupation": post,
+        "/get_weights_checksum": post,
+        "/update_weights_from_tensor": post,
+        "/update_weights_from_tensor_checker": post,
+        "/workers": get | post,
+        "/workers/<path:worker_id>": get | delete | {"PUT"},
         "/generate": post,
         "/generate_video": post,
         "/update_weights_from_disk": post,
@@ -93,16 +123,23 @@ def test_other_methods_are_405(path: str, method: str) -> None:
     """
     A path of the router is never forwarded: another method is 405 and says which are allowed.
     """
-    router = MemoryRouter("a")
     allowed = own_paths()[path]
-    if method in allowed and method != "HEAD":
-        return
-    answer = router.ask(method, path)
     if method in allowed:
-        assert answer.status == 200
-        assert answer.body == b""
-    else:
-        assert answer.status == 405
-        assert set(answer.headers.getRawHeaders("allow", [""])[0].split(", ")) == allowed
-        assert method == "HEAD" or "error" in answer.json
+        return
+    router = MemoryRouter("a")
+    answer = router.ask(method, path.replace("<id>", "1").replace("<path:", "").replace(">", ""))
+    assert answer.status == 405
+    assert set(answer.headers.getRawHeaders("allow", [""])[0].split(", ")) == allowed
+    assert method == "HEAD" or "error" in answer.json
     assert router.workers["a"].engine.journal.requests == 0
+
+
+@pytest.mark.parametrize("path", ["/health", "/list_workers", "/workers", "/v1/models"])
+def test_head(path: str) -> None:
+    """
+    HEAD answers as GET does, without the body.
+    """
+    router = MemoryRouter("a")
+    answer = router.ask("HEAD", path)
+    assert answer.status == 200
+    assert answer.body == b""

@@ -22,7 +22,7 @@ from sgl_droute.settings import RouterSettings
 
 reactor: Any = _reactor
 
-GET = b"GET /v1/models HTTP/1.1\r\nHost: router\r\nX-Request-Id: 1\r\n\r\n"
+GET = b"GET /server_info HTTP/1.1\r\nHost: router\r\nX-Request-Id: 1\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 

@@ -15,6 +15,8 @@ from twisted.internet.protocol import Factory, Protocol
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (/[!-~]*) HTTP/1\.1")
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ?([\t -~\x80-\xff]*)")
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
+# What the router asks a worker on its own account.
+_OWN = ("/health", "/model_info", "/v1/models")
 
 
 class Violation(Exception):
@@ -76,7 +78,7 @@ def parse(data: bytes) -> tuple[Received, bytes] | None:
 @define(eq=False)
 class StrictWorker(Factory):
     """
-    Answers every request with 200 and its number, health checks apart.
+    Answers every request with 200 and its number; those of the router's own are not numbered.
     """
 
     noisy = False
@@ -98,7 +100,7 @@ class StrictWorker(Factory):
         """
         The whole answer to *request*.
         """
-        if request.target != "/health":
+        if request.target not in _OWN:
             self.requests.append(request)
         body = b'{"number":%d}' % len(self.requests)
         head = b"HTTP/1.1 200 OK\r\nServer: strict\r\nContent-Length: %d\r\n\r\n" % len(body)

@@ -264,5 +264,5 @@ def test_open_files(tmp_path: Path) -> None:
         [line] = [line for line in limits.splitlines() if line.startswith("Max open files")]
         assert line.split()[3] == "512"
     assert (
-        "1000 connections need 2256 open files, the limit is 512" in (tmp_path / "log").read_text()
+        "1000 connections need 4256 open files, the limit is 512" in (tmp_path / "log").read_text()
     )

@@ -4,18 +4,24 @@ What crosses the router between a client and a worker, over real sockets, and is
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import pytest_twisted
 
 from tests.integration.sockets import (
     GET,
     OK,
+    Connection,
     connect,
     eventually,
     exchange,
     running_router,
     scripted_worker,
 )
+
+# What the router asks a worker on its own account.
+OWN_PATHS = (b"/health ", b"/model_info ", b"/v1/models ")
 
 
 @pytest_twisted.ensureDeferred
@@ -194,14 +200,18 @@ async def test_a_thousand_requests_in_flight() -> None:
             worker.url, health_check_interval=0.2, health_check_timeout=5.0, max_connections=1000
         ) as router,
     ):
-        probes = await worker.connection()
-        asked = 0
+        await worker.connection()
+        answered: Counter[Connection] = Counter()
+
+        def checks() -> int:
+            return sum(each.received.count(b"GET /health ") for each in worker.connections)
 
         def answer_probes() -> None:
-            nonlocal asked
-            while probes.received.count(b"GET /health ") > asked:
-                asked += 1
-                probes.write(OK)
+            for each in worker.connections:
+                # On the same road the router asks what a worker serves.
+                asked = sum(each.received.count(b"GET " + path) for path in OWN_PATHS)
+                each.write(OK * (asked - answered[each]))
+                answered[each] = asked
 
         answer_probes()
         clients = [await connect(router.port) for _ in range(1000)]
@@ -210,13 +220,13 @@ async def test_a_thousand_requests_in_flight() -> None:
         await eventually(lambda: len(worker.connections) >= 1001, 30)
         assert router.in_flight == 1000
         for _ in range(5):
-            seen = asked
-            await probes.until(lambda: probes.received.count(b"GET /health ") > seen)  # noqa: B023
+            seen = checks()
+            await eventually(lambda: checks() > seen)  # noqa: B023
             answer_probes()
         [state] = router.service.pool
         assert state.failures == 0
         for connection in worker.connections:
-            if connection is not probes:
+            if not answered[connection]:
                 connection.write(OK)
         for client in clients:
             await client.until_received(b"ok", 30)

@@ -41,7 +41,8 @@ def test_the_example_in_the_documentation(tmp_path: Path, monkeypatch: pytest.Mo
         once_up(f"http://127.0.0.1:{worker}/health")
         with running(*example, cwd=tmp_path):
             healthy = once_up(f"{url}/diffusion/health")
-            assert healthy == {"status": "healthy", "healthy_workers": 1, "total_workers": 1}
+            assert healthy["status"] == "healthy"
+            assert healthy["total_workers"] == healthy["healthy_workers"] == 1
             with urllib.request.urlopen(f"{url}/") as page:
                 assert page.read() == b"My own page\n"
             made = fetch(

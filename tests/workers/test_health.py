@@ -26,7 +26,7 @@ class Scripted(WorkerClient):
 
     asked: list[tuple[str, Deferred[Answer]]]
 
-    async def fetch(self, call: Call, *, limit: int) -> Answer:
+    async def fetch(self, call: Call, *, limit: int, whole: bool = True) -> Answer:
         answer: Deferred[Answer] = Deferred()
         self.asked.append((call.worker, answer))
         return await answer

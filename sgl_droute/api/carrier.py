@@ -1,0 +1,68 @@
+"""
+A client's request to one worker, and that worker's answer back to the client.
+
+Which worker it is, and what its answer teaches, is decided by whoever sends.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Cooperator
+from twisted.web.iweb import IResponse
+from twisted.web.server import Request
+
+from sgl_droute.api.forwarded import client_headers, spooled_body, worker_headers
+from sgl_droute.fleet.worker import Worker
+from sgl_droute.workers.client import Call, WorkerClient
+from sgl_droute.workers.lesson import Lesson
+from sgl_droute.workers.relay import relay
+
+
+@frozen(eq=False)
+class Carrier:
+    """
+    Carries requests and answers.
+
+    Args:
+        client: A client for this traffic only.
+        cooperator: Reads large request bodies in steps.
+        clock: Provides the time.
+        idle_timeout: Seconds of silence after which an answer is cut.
+    """
+
+    client: WorkerClient
+    cooperator: Cooperator
+    clock: IReactorTime
+    idle_timeout: float
+
+    async def send(self, request: Request, worker: Worker, target: bytes) -> IResponse:
+        """
+        The head of *worker*'s answer to *request*, asked for *target*; to be given to `answer`.
+
+        Raises:
+            WorkerFailed: There is no usable answer.
+        """
+        body = spooled_body(request).producer(self.cooperator)
+        call = Call(request.method, worker.url, target, worker_headers(request), body)
+        return await self.client.send(call)
+
+    async def answer(
+        self, request: Request, worker: Worker, response: IResponse, lesson: Lesson | None
+    ) -> None:
+        """
+        Answer *request* with *response*; returns when the last byte is written.
+
+        Raises:
+            WorkerFailed: The answer was cut.
+            RequestTimeout: The client took no byte for too long.
+        """
+        await relay(
+            response,
+            request,
+            client_headers(request, response.headers, worker.url),
+            worker=worker.url,
+            clock=self.clock,
+            idle_timeout=self.idle_timeout,
+            lesson=lesson,
+        )

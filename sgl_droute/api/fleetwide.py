@@ -1,0 +1,212 @@
+"""
+Calls that go to the whole fleet: weights, LoRA adapters, sleep.
+
+Once begun each runs to its end, also when its client hangs up. What a call means for a worker's
+place in the fleet is decided in `sgl_droute.fleet`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import closing
+from io import BytesIO
+from typing import Any, TypeVar
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Cooperator
+from twisted.logger import Logger
+from twisted.web.server import Request
+
+from sgl_droute.api.forwarded import spooled_body, worker_headers
+from sgl_droute.api.replies import reply
+from sgl_droute.fleet.loras import LoraCall
+from sgl_droute.fleet.pool import Pool
+from sgl_droute.fleet.worker import Worker
+from sgl_droute.workers.bodies import Spool
+from sgl_droute.workers.broadcast import Broadcasts, Result
+from sgl_droute.workers.client import Call
+from sgl_droute.workers.gate import Gate
+from sgl_droute.workers.outstanding import Outstanding
+from sgl_droute.workers.readiness import Readiness
+
+log = Logger()
+
+# LoRA calls and weight updates are small JSON objects; what is larger is passed on unread.
+_LARGEST_READ = 1 << 20
+
+Ready = Callable[[Worker], Deferred[None]]
+T = TypeVar("T")
+
+
+@define(eq=False)
+class FleetWide:
+    """
+    Sends one request to all workers, and keeps what follows from their answers.
+
+    Args:
+        pool: The fleet.
+        broadcasts: Sends to many.
+        readiness: Looks after workers that lack adapters.
+        outstanding: Tells when a worker has answered what it was sent.
+        cooperator: Reads large request bodies in steps.
+    """
+
+    pool: Pool
+    broadcasts: Broadcasts
+    readiness: Readiness
+    outstanding: Outstanding
+    cooperator: Cooperator
+    # Calls that change the same thing go one after the other, so that all workers get them in the
+    # same order.
+    _lora_turn: Gate = field(factory=lambda: Gate(1), init=False)
+    _sleep_turn: Gate = field(factory=lambda: Gate(1), init=False)
+
+    async def to_all(self, request: Request) -> bytes:
+        """
+        Send the request to every worker that is neither quarantined nor asleep, and answer with all
+        results.
+
+        Raises:
+            NoWorker: There is none.
+        """
+        workers = self.pool.reachable()
+        return _told(
+            request, await self._run(request, lambda spool: self._send(request, workers, spool))
+        )
+
+    async def update_weights(self, request: Request) -> bytes:
+        """
+        As `to_all`, noting which weights the workers took.
+        """
+        workers = self.pool.reachable()
+
+        async def update(spool: Spool) -> list[Result]:
+            results = await self._send(request, workers, spool)
+            path = _json_fields(spool).get("model_path")
+            for worker, result in zip(workers, results, strict=True):
+                if result.took and isinstance(path, str):
+                    self.pool.change(worker, lambda now: evolve(now, weights=path))
+            return results
+
+        return _told(request, await self._run(request, update))
+
+    async def change_loras(self, request: Request, path: str) -> bytes:
+        """
+        As `to_all`, for a call that changes the adapters. A worker that failed it, or was not
+        asked, while others took it gets no work until it has caught up.
+        """
+        return _told(
+            request, await self._run(request, lambda spool: self._adapt(request, path, spool))
+        )
+
+    async def release_memory(self, request: Request) -> bytes:
+        """
+        Put all workers to sleep that are neither quarantined nor asleep; they get no work from the
+        moment of the call on.
+        """
+        return await self._run(request, lambda spool: self._put_to_sleep(request, spool))
+
+    async def resume_memory(self, request: Request) -> bytes:
+        """
+        Wake the sleeping workers, quarantined ones too.
+        """
+        return await self._run(request, lambda spool: self._wake(request, spool))
+
+    async def _adapt(self, request: Request, path: str, spool: Spool) -> list[Result]:
+        await self._lora_turn.acquire()
+        await self.readiness.hold()
+        try:
+            workers = self.pool.reachable()
+            results = await self._send(request, workers, spool)
+            took = [w for w, result in zip(workers, results, strict=True) if result.took]
+            loras = self.pool.loras.after(LoraCall(path, _json_fields(spool)))
+            if took and loras is not self.pool.loras:
+                self.pool.record_loras(loras, took)
+            return results
+        finally:
+            self.readiness.release()
+            self._lora_turn.release()
+
+    async def _put_to_sleep(self, request: Request, spool: Spool) -> bytes:
+        await self._sleep_turn.acquire()
+        try:
+            awake = [worker for worker in self.pool if worker.reachable]
+            if not awake and any(worker.asleep for worker in self.pool):
+                return _nothing_to_do(request, "All workers are already sleeping")
+            awake = self.pool.reachable()
+            for worker in awake:
+                self.pool.change(worker, lambda now: evolve(now, asleep=True))
+            # What the router has sent comes first, on whatever connection it travels.
+            results = await self._send(request, awake, spool, self.outstanding.none)
+            for worker, result in zip(awake, results, strict=True):
+                if not (result.took or result.unknown):
+                    self.pool.change(worker, lambda now: evolve(now, asleep=False))
+            return _told(request, results)
+        finally:
+            self._sleep_turn.release()
+
+    async def _wake(self, request: Request, spool: Spool) -> bytes:
+        await self._sleep_turn.acquire()
+        try:
+            asleep = [worker for worker in self.pool if worker.asleep]
+            if not asleep:
+                self.pool.reachable()
+                return _nothing_to_do(request, "All workers are already active")
+            results = await self._send(request, asleep, spool)
+            for worker, result in zip(asleep, results, strict=True):
+                if result.took:
+                    now = self.pool.change(worker, lambda now: evolve(now, asleep=False))
+                    if now is not None and now.stale:
+                        self.readiness.look_after(now)
+            return _told(request, results)
+        finally:
+            self._sleep_turn.release()
+
+    def _run(
+        self, request: Request, work: Callable[[Spool], Coroutine[Any, Any, T]]
+    ) -> Deferred[T]:
+        # A request closes its file when its client hangs up; this one is still to be read then.
+        spool = spooled_body(request)
+        request.content = BytesIO()
+
+        async def run() -> T:
+            with closing(spool.file):
+                return await work(spool)
+
+        return self.broadcasts.to_the_end(run())
+
+    async def _send(
+        self, request: Request, workers: Sequence[Worker], spool: Spool, ready: Ready | None = None
+    ) -> list[Result]:
+        name = request.path.decode("ascii", "replace")
+        return await self.broadcasts.send(
+            name, workers, lambda worker: self._call(request, worker, spool), ready
+        )
+
+    def _call(self, request: Request, worker: Worker, spool: Spool) -> Call:
+        headers = worker_headers(request)
+        body = spool.producer(self.cooperator)
+        return Call(request.method, worker.url, request.uri, headers, body)
+
+
+def _told(request: Request, results: Sequence[Result]) -> bytes:
+    return reply(request, {"results": [result.shown() for result in results]})
+
+
+def _nothing_to_do(request: Request, message: str) -> bytes:
+    return reply(request, {"message": message, "results": []})
+
+
+def _json_fields(spool: Spool) -> dict[str, Any]:
+    """
+    The fields of a JSON object; none where there is no such thing.
+    """
+    if spool.length > _LARGEST_READ:
+        return {}
+    try:
+        fields = json.loads(spool.read())
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}

@@ -1,0 +1,101 @@
+"""
+Requests for a thing that one worker holds: a job, its file, an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from attrs import define, field
+from twisted.web.iweb import IResponse
+from twisted.web.server import Request
+
+from sgl_droute.api.carrier import Carrier
+from sgl_droute.errors import NoWorker, WorkerFailed
+from sgl_droute.fleet.holdings import Holdings, says_unknown
+from sgl_droute.fleet.pool import Pool
+from sgl_droute.fleet.worker import Worker
+from sgl_droute.workers.finder import COLLECTIONS, Finder
+from sgl_droute.workers.gate import Gate
+from sgl_droute.workers.lesson import Lesson
+
+
+@define(eq=False)
+class Owned:
+    """
+    Sends requests for an id to the worker that holds it, eligible or not.
+
+    Args:
+        pool: The fleet.
+        holdings: Told of what answers show.
+        finder: Tells who holds an id.
+        carrier: Carries requests and answers.
+        max_connections: Requests in flight at once (count); more wait, first come first served.
+    """
+
+    pool: Pool
+    holdings: Holdings
+    finder: Finder
+    carrier: Carrier
+    max_connections: int
+    _gate: Gate = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._gate = Gate(self.max_connections)
+
+    async def record(self, request: Request, kind: str, id: str) -> None:
+        """
+        Answer a request for the record of a job, its deletion included.
+
+        Raises:
+            NotFound: Every worker said that it does not know the id.
+            NoWorker: Its worker does not answer, or nobody is known to hold it and not all answer.
+        """
+        target = f"{COLLECTIONS[kind]}/{quote(id, safe='')}".encode()
+        await self._forward(request, kind, id, target)
+
+    async def content(self, request: Request, kind: str, id: str) -> None:
+        """
+        As `record`, for a file.
+        """
+        await self._forward(request, kind, id, request.uri)
+
+    async def _forward(self, request: Request, kind: str, id: str, target: bytes) -> None:
+        await self._gate.acquire()
+        try:
+            worker = await self.finder.holder(kind, id)
+            with self.pool.visit(worker):
+                response = await self._send(request, worker, kind, id, target)
+                lesson = self._lesson(request, response, worker, kind, id)
+                await self.carrier.answer(request, worker, response, lesson)
+        finally:
+            self._gate.release()
+
+    async def _send(
+        self, request: Request, worker: Worker, kind: str, id: str, target: bytes
+    ) -> IResponse:
+        try:
+            response = await self.carrier.send(request, worker, target)
+        except WorkerFailed as failed:
+            raise NoWorker(
+                f"Worker {worker.url}, which holds {kind}_id {id}, does not answer: {failed.reason}"
+            ) from failed
+        self.pool.record_answer(worker)
+        return response
+
+    def _lesson(
+        self, request: Request, response: IResponse, worker: Worker, kind: str, id: str
+    ) -> Lesson | None:
+        status = response.code
+
+        def learn(fields: Mapping[str, Any]) -> None:
+            if says_unknown(kind, status, fields):
+                self.holdings.lost(kind, id)
+            elif status == 200 and request.method == b"DELETE":
+                self.holdings.deleted(kind, id)
+            elif status == 200 and request.method == b"GET":
+                self.holdings.seen(kind, id, worker, fields)
+
+        return Lesson.of(response, learn)

@@ -1,0 +1,147 @@
+"""
+Finds the worker that holds an id.
+
+Ids that passed through the router are in `sgl_droute.fleet.holdings`; for others all workers are
+asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from attrs import define, field
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
+from twisted.web.http_headers import Headers
+
+from sgl_droute.errors import NotFound, NoWorker, RouterError
+from sgl_droute.fleet.holdings import Holdings, says_unknown
+from sgl_droute.fleet.pool import Pool
+from sgl_droute.fleet.worker import Worker
+from sgl_droute.workers.client import Call, WorkerClient
+from sgl_droute.workers.gate import Gate
+from sgl_droute.workers.once import Once
+
+log = Logger()
+
+COLLECTIONS = {"video": "/v1/videos", "mesh": "/v1/meshes", "image": "/v1/images"}
+
+_SEARCHES_AT_ONCE = 20
+_ENOUGH = 1 << 12
+_JSON = Headers({b"Accept": [b"application/json"]})
+# An image has no record besides its file: one byte of that shows that it is there.
+_FIRST_BYTE = Headers({b"Range": [b"bytes=0-0"]})
+
+
+class _NotHere(Exception):
+    """The worker says that it does not know the id."""
+
+
+@define(eq=False)
+class Finder(Service):
+    """
+    Tells who holds an id.
+
+    Args:
+        pool: Whom to ask.
+        holdings: What is known, and told what is found.
+        client: A client for quick questions.
+    """
+
+    pool: Pool
+    holdings: Holdings
+    client: WorkerClient
+    _searches: Once[tuple[str, str], Worker] = field(factory=Once, init=False)
+    _gate: Gate = field(factory=lambda: Gate(_SEARCHES_AT_ONCE), init=False)
+
+    def stopService(self) -> Deferred[Any]:
+        """
+        Give up all searches; the result comes when they have ended.
+        """
+        super().stopService()
+        return self._searches.stop()
+
+    async def holder(self, kind: str, id: str) -> Worker:
+        """
+        The worker that holds the *kind* of thing with that *id*, after a search on all workers if
+        that is not known. It need not be eligible.
+
+        Raises:
+            NotFound: Every registered worker said that it does not know the id.
+            NoWorker: None said that it does, and not all answered.
+        """
+        now = self.holdings.now()
+        url = self.holdings.owners.owner(kind, id, now)
+        worker = None if url is None else self.pool.holder(url)
+        if worker is not None:
+            return worker
+        if self.holdings.owners.is_unknown(kind, id, now):
+            raise _unknown(kind)
+        return await self._searches.run((kind, id), lambda: self._search(kind, id))
+
+    async def _search(self, kind: str, id: str) -> Worker:
+        await self._gate.acquire()
+        try:
+            return await self._ask_all(kind, id)
+        finally:
+            self._gate.release()
+
+    async def _ask_all(self, kind: str, id: str) -> Worker:
+        workers = list(self.pool)
+        if not workers:
+            raise _unknown(kind)
+        asking = [Deferred.fromCoroutine(self._ask(worker, kind, id)) for worker in workers]
+        outcome: Any = await DeferredList(asking, fireOnOneCallback=True, consumeErrors=True)
+        if isinstance(outcome, tuple):
+            fields, place = outcome
+            for each in asking:
+                each.cancel()
+            self.holdings.seen(kind, id, workers[place], fields)
+            return workers[place]
+        silent = [
+            str(failure.value) for _, failure in outcome if not isinstance(failure.value, _NotHere)
+        ]
+        if silent:
+            problems = "; ".join(silent)
+            raise NoWorker(f"{kind}_id {id} was not found, and not all answered: {problems}")
+        if [worker.serial for worker in workers] == [worker.serial for worker in self.pool]:
+            self.holdings.owners.unknown(kind, id, self.holdings.now())
+        raise _unknown(kind)
+
+    async def _ask(self, worker: Worker, kind: str, id: str) -> Mapping[str, Any]:
+        status, fields = await ask_for(self.client, worker, kind, id)
+        if says_unknown(kind, status, fields) or status in (405, 422):
+            raise _NotHere
+        if status >= 500:
+            raise RouterError(f"{worker.url}: answered {status}")
+        return fields
+
+
+async def ask_for(
+    client: WorkerClient, worker: Worker, kind: str, id: str
+) -> tuple[int, Mapping[str, Any]]:
+    """
+    Status and JSON fields (empty where there are none) of what *worker* says of an id.
+
+    Raises:
+        WorkerFailed: It did not answer.
+    """
+    target = f"{COLLECTIONS[kind]}/{quote(id, safe='')}".encode()
+    headers = _JSON
+    if kind == "image":
+        target, headers = target + b"/content", _FIRST_BYTE
+    call = Call(b"GET", worker.url, target, headers.copy())
+    answer = await client.fetch(call, limit=_ENOUGH, whole=False)
+    try:
+        fields = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        fields = None
+    return answer.status, fields if isinstance(fields, dict) else {}
+
+
+def _unknown(kind: str) -> NotFound:
+    return NotFound(f"Unknown {kind}_id")

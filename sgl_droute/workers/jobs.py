@@ -1,0 +1,110 @@
+"""
+Follows video and mesh jobs to their end, by asking workers now and then.
+
+Clients' polls teach the same sooner; this is for jobs that nobody asks about.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from attrs import define, field
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from sgl_droute.errors import NotConnected, RouterError
+from sgl_droute.fleet.holdings import Holdings, says_unknown
+from sgl_droute.fleet.pool import Pool
+from sgl_droute.fleet.worker import Worker
+from sgl_droute.workers.client import WorkerClient
+from sgl_droute.workers.finder import ask_for
+
+log = Logger()
+
+# Rounds in a row in which a worker refused the connection before its jobs are given up.
+_REFUSALS = 3
+
+
+@define(eq=False)
+class JobWatch(Service):
+    """
+    Asks each worker about its oldest open jobs.
+
+    Args:
+        pool: The fleet.
+        holdings: Which jobs are open; told what became of them.
+        client: A client for quick questions.
+        clock: Provides the time.
+        interval: Seconds between rounds.
+    """
+
+    pool: Pool
+    holdings: Holdings
+    client: WorkerClient
+    clock: IReactorTime
+    interval: float
+    _loop: LoopingCall = field(init=False)
+    _refused: Counter[int] = field(factory=Counter, init=False)
+    _round: Deferred[Any] | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._loop = LoopingCall(self.look)
+        self._loop.clock = self.clock
+
+    def startService(self) -> None:
+        super().startService()
+        self._loop.start(self.interval, now=False)
+
+    def stopService(self) -> Deferred[Any]:
+        """
+        Stop asking; the result comes when nothing is under way.
+        """
+        super().stopService()
+        if self._loop.running:
+            self._loop.stop()
+        under_way = self._round
+        if under_way is None:
+            return DeferredList([])
+        under_way.cancel()
+        return under_way
+
+    def look(self) -> Deferred[Any]:
+        """
+        One round; the result comes when all have answered and is never a failure.
+        """
+        self.holdings.jobs.tick(self.holdings.now())
+        busy = [worker for worker in self.pool if worker.jobs]
+        asking = [Deferred.fromCoroutine(self._follow(worker)) for worker in busy]
+        self._round = DeferredList(asking)
+        return self._round
+
+    async def _follow(self, worker: Worker) -> None:
+        try:
+            for job in self.holdings.jobs.front(worker.url, worker.serial):
+                await self._ask(worker, job.kind, job.id)
+        except NotConnected:
+            self._not_reached(worker)
+        except (RouterError, CancelledError):
+            pass
+        except Exception:
+            log.failure("following the jobs of {url} broke", url=worker.url)
+        else:
+            self._refused.pop(worker.serial, None)
+
+    async def _ask(self, worker: Worker, kind: str, id: str) -> None:
+        status, fields = await ask_for(self.client, worker, kind, id)
+        if says_unknown(kind, status, fields):
+            self.holdings.lost(kind, id)
+        elif status == 200:
+            self.holdings.seen(kind, id, worker, fields)
+
+    def _not_reached(self, worker: Worker) -> None:
+        self._refused[worker.serial] += 1
+        if self._refused[worker.serial] >= _REFUSALS:
+            del self._refused[worker.serial]
+            log.warn("the open jobs of {url} are given up: it is gone", url=worker.url)
+            self.holdings.jobs.worker_lost(worker.url, worker.serial)
