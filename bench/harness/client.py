@@ -1,9 +1,8 @@
 """
 The HTTP side of a benchmark: generations through a router, and questions to workers.
 
-An image is one call. A video is a job: it is submitted through the router, and then asked for at
-the worker that has it, found by asking each worker once. So the latency of a video is the whole
-generation, whether or not the router knows whose job it is.
+An image is one call. A video is a job: it is submitted through the router and asked for there until
+it has ended, so that its latency is the whole generation. Who made it each worker is asked once.
 """
 
 from __future__ import annotations
@@ -172,7 +171,7 @@ class Generations:
         owner = await self._owner(job)
         if owner is None:
             return evolve(outcome, error="no worker knows the job that was accepted")
-        following = Deferred.fromCoroutine(self._to_its_end(f"{owner}/v1/videos/{job}"))
+        following = Deferred.fromCoroutine(self._to_its_end(f"{self.url}/v1/videos/{job}"))
         end = await following.addTimeout(self.caller.timeout, self.caller.reactor)
         return _video(evolve(outcome, worker=owner), end)
 
