@@ -21,7 +21,7 @@ from twisted.web.server import Request
 
 from sgl_droute.api.forwarded import spooled_body, worker_headers
 from sgl_droute.api.replies import reply
-from sgl_droute.fleet.loras import LoraCall
+from sgl_droute.fleet.loras import LoraCall, has_no_loras
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Worker
 from sgl_droute.workers.bodies import Spool
@@ -115,25 +115,19 @@ class FleetWide:
         return await self._run(request, lambda spool: self._wake(request, spool))
 
     async def _adapt(self, request: Request, path: str, spool: Spool) -> list[Result]:
-        await self._lora_turn.acquire()
-        await self.readiness.hold()
-        try:
+        async with self._lora_turn.turn(), self.readiness.quiet():
             workers = self.pool.reachable()
             results = await self._send(request, workers, spool)
-            took = [w for w, result in zip(workers, results, strict=True) if result.took]
             loras = self.pool.loras.after(LoraCall(path, _json_fields(spool)))
-            if took and loras is not self.pool.loras:
+            if loras is not self.pool.loras and any(result.took for result in results):
+                pairs = zip(workers, results, strict=True)
+                took = [worker for worker, result in pairs if result.took or _no_loras(result)]
                 self.pool.record_loras(loras, took)
             return results
-        finally:
-            self.readiness.release()
-            self._lora_turn.release()
 
     async def _put_to_sleep(self, request: Request, spool: Spool) -> bytes:
-        await self._sleep_turn.acquire()
-        try:
-            awake = [worker for worker in self.pool if worker.reachable]
-            if not awake and any(worker.asleep for worker in self.pool):
+        async with self._sleep_turn.turn():
+            if all(worker.dead or worker.asleep for worker in self.pool) and self._sleepers():
                 return _nothing_to_do(request, "All workers are already sleeping")
             awake = self.pool.reachable()
             for worker in awake:
@@ -144,25 +138,23 @@ class FleetWide:
                 if not (result.took or result.unknown):
                     self.pool.change(worker, lambda now: evolve(now, asleep=False))
             return _told(request, results)
-        finally:
-            self._sleep_turn.release()
 
     async def _wake(self, request: Request, spool: Spool) -> bytes:
-        await self._sleep_turn.acquire()
-        try:
-            asleep = [worker for worker in self.pool if worker.asleep]
+        async with self._sleep_turn.turn():
+            asleep = self._sleepers()
             if not asleep:
-                self.pool.reachable()
+                self.pool.reachable()  # raises if there is nobody at all
                 return _nothing_to_do(request, "All workers are already active")
             results = await self._send(request, asleep, spool)
             for worker, result in zip(asleep, results, strict=True):
-                if result.took:
-                    now = self.pool.change(worker, lambda now: evolve(now, asleep=False))
-                    if now is not None and now.stale:
-                        self.readiness.look_after(now)
+                now = self.pool.still(worker)
+                if result.took and now is not None:
+                    self.pool.change(now, lambda now: evolve(now, asleep=False))
+                    self.readiness.look_after(now)
             return _told(request, results)
-        finally:
-            self._sleep_turn.release()
+
+    def _sleepers(self) -> list[Worker]:
+        return [worker for worker in self.pool if worker.asleep]
 
     def _run(
         self, request: Request, work: Callable[[Spool], Coroutine[Any, Any, T]]
@@ -197,6 +189,10 @@ def _told(request: Request, results: Sequence[Result]) -> bytes:
 
 def _nothing_to_do(request: Request, message: str) -> bytes:
     return reply(request, {"message": message, "results": []})
+
+
+def _no_loras(result: Result) -> bool:
+    return has_no_loras(json.dumps(result.body))
 
 
 def _json_fields(spool: Spool) -> dict[str, Any]:

@@ -70,11 +70,8 @@ class Inference:
             WorkerFailed: The worker gave no usable answer, or its answer was cut.
         """
         want = await self._with_model(request, want)
-        await self._gate.acquire()
-        try:
+        async with self._gate.turn():
             await self._try_workers(request, want, target or request.uri, makes)
-        finally:
-            self._gate.release()
 
     async def _with_model(self, request: Request, want: Want) -> Want:
         if want == ANYTHING or not self.pool.several_models:

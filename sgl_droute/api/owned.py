@@ -63,15 +63,12 @@ class Owned:
         await self._forward(request, kind, id, request.uri)
 
     async def _forward(self, request: Request, kind: str, id: str, target: bytes) -> None:
-        await self._gate.acquire()
-        try:
-            worker = await self.finder.holder(kind, id)
+        worker = await self.finder.holder(kind, id)
+        async with self._gate.turn():
             with self.pool.visit(worker):
                 response = await self._send(request, worker, kind, id, target)
                 lesson = self._lesson(request, response, worker, kind, id)
                 await self.carrier.answer(request, worker, response, lesson)
-        finally:
-            self._gate.release()
 
     async def _send(
         self, request: Request, worker: Worker, kind: str, id: str, target: bytes

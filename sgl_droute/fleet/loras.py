@@ -115,6 +115,14 @@ class LoraSet:
         return {**body, "lora_path": paths if isinstance(names, (list, tuple)) else paths[0]}
 
 
+def has_no_loras(answer: str) -> bool:
+    """
+    Whether a worker's *answer* to a LoRA call says that its pipeline takes no adapters at all: such
+    a worker has nothing to catch up with.
+    """
+    return "Lora is not enabled" in answer
+
+
 def _named_paths(body: Mapping[str, Any]) -> list[tuple[str, str]]:
     pairs = zip(_listed(body.get("lora_nickname")), _listed(body.get("lora_path")), strict=False)
     return [(name, path) for name, path in pairs if isinstance(name, str) and isinstance(path, str)]

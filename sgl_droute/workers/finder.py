@@ -84,11 +84,8 @@ class Finder(Service):
         return await self._searches.run((kind, id), lambda: self._search(kind, id))
 
     async def _search(self, kind: str, id: str) -> Worker:
-        await self._gate.acquire()
-        try:
+        async with self._gate.turn():
             return await self._ask_all(kind, id)
-        finally:
-            self._gate.release()
 
     async def _ask_all(self, kind: str, id: str) -> Worker:
         workers = list(self.pool)

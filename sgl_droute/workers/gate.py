@@ -7,6 +7,8 @@ It counts turns and knows nothing of what they are for.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -37,6 +39,17 @@ class Gate:
         self._waiting[turn] = None
         self._open()
         return turn
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """
+        A turn that lasts as long as the block.
+        """
+        await self.acquire()
+        try:
+            yield
+        finally:
+            self.release()
 
     def release(self) -> None:
         """

@@ -8,6 +8,8 @@ needs is written in its record.
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from io import BytesIO
 from typing import Any
 
@@ -20,7 +22,7 @@ from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 
 from sgl_droute.errors import RouterError, WorkerFailed
-from sgl_droute.fleet.loras import LoraCall
+from sgl_droute.fleet.loras import LoraCall, has_no_loras
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Worker
 from sgl_droute.workers.bodies import Spool
@@ -94,21 +96,21 @@ class Readiness(Service):
         if before is not None and now is None:
             self._asked.pop(before.serial, None)
 
-    async def hold(self) -> None:
+    @asynccontextmanager
+    async def quiet(self) -> AsyncIterator[None]:
         """
-        Begin no replay until `release`; returns when none is under way.
+        A block in which no adapters are replayed: those under way have ended when it begins, and
+        whoever waits for some is looked after when it ends.
         """
         self._held += 1
-        await self._once.join()
-
-    def release(self) -> None:
-        """
-        End a `hold`, and look after those who wait.
-        """
-        self._held -= 1
-        for worker in self.pool:
-            if self._behind(worker):
-                self.look_after(worker)
+        try:
+            await self._once.join()
+            yield
+        finally:
+            self._held -= 1
+            for worker in self.pool:
+                if self._behind(worker):
+                    self.look_after(worker)
 
     def _out_of_date(self, worker: Worker) -> bool:
         asked = self._asked.get(worker.serial)
@@ -167,6 +169,5 @@ class Readiness(Service):
             if isinstance(error, WorkerFailed):
                 return error.reason
             return str(error)
-        if 200 <= answer.status < 300:
-            return ""
-        return f"{answer.status} {answer.body[:300].decode('utf-8', 'replace')}"
+        text = f"{answer.status} {answer.body[:300].decode('utf-8', 'replace')}"
+        return "" if 200 <= answer.status < 300 or has_no_loras(text) else text
