@@ -106,7 +106,11 @@ class WorkerTimeout(WorkerFailed):
     status = 504
 
 
-class NotConnected(WorkerFailed):
+class Disconnected(WorkerFailed):
+    """The connection to the worker broke: it may be gone."""
+
+
+class NotConnected(Disconnected):
     """No connection to the worker came about: it has seen nothing of the request."""
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.application.service import MultiService
 from twisted.application.strports import service as strports_service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -48,6 +48,9 @@ log = Logger()
 
 # Ids whose worker is remembered; the least recently used go first.
 MOST_OWNERS = 250_000
+
+# Seconds that a worker may take to tell of a job: it does so at once, if it is not stuck.
+_RECORD_TIMEOUT = 30.0
 
 
 @frozen(eq=False)
@@ -126,9 +129,10 @@ class RouterService(MultiService):
         for url in settings.worker_urls:
             if url not in self.pool:  # to add it once more would end a quarantine
                 self.pool.add(url)
+        # Services stop in reverse order: what begins replays before what does them.
+        self._readiness.setServiceParent(self)
         self._resource = RouterResource(self._api())
-        for service in (self._readiness, self._monitor):
-            service.setServiceParent(self)
+        self._monitor.setServiceParent(self)
         for description in settings.listen:
             strports_service(description, self.site(), reactor).setServiceParent(self)
 
@@ -147,10 +151,12 @@ class RouterService(MultiService):
         for service in (finder, broadcasts, jobs):
             service.setServiceParent(self)
         carrier = Carrier(traffic, cooperator, self._reactor, settings.idle_timeout)
+        quick = self._client(roads.traffic, min(settings.timeout, _RECORD_TIMEOUT))
+        records = evolve(carrier, client=quick)
         most = settings.max_connections
         return RouterAPI(
-            Inference(pool, holdings, outstanding, carrier, most),
-            Owned(pool, holdings, finder, carrier, most),
+            Inference(pool, holdings, outstanding, carrier, self._monitor.not_reached, most),
+            Owned(pool, holdings, finder, records, carrier, most),
             Lists(pool, questions, control, holdings.row),
             FleetWide(pool, broadcasts, self._readiness, outstanding, cooperator),
             Management(pool, self._monitor, self._readiness, self._reactor),

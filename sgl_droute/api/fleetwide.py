@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing
+from functools import partial
 from io import BytesIO
 from typing import Any, TypeVar
 
@@ -61,6 +62,7 @@ class FleetWide:
     # Calls that change the same thing go one after the other, so that all workers get them in the
     # same order.
     _lora_turn: Gate = field(factory=lambda: Gate(1), init=False)
+    _weights_turn: Gate = field(factory=lambda: Gate(1), init=False)
     _sleep_turn: Gate = field(factory=lambda: Gate(1), init=False)
 
     async def to_all(self, request: Request) -> bytes:
@@ -83,7 +85,8 @@ class FleetWide:
         workers = self.pool.reachable()
 
         async def update(spool: Spool) -> list[Result]:
-            results = await self._send(request, workers, spool)
+            async with self._weights_turn.turn():
+                results = await self._send(request, workers, spool)
             path = _json_fields(spool).get("model_path")
             for worker, result in zip(workers, results, strict=True):
                 if result.took and isinstance(path, str):
@@ -96,6 +99,10 @@ class FleetWide:
         """
         As `to_all`, for a call that changes the adapters. A worker that failed it, or was not
         asked, while others took it gets no work until it has caught up.
+
+        Raises:
+            NoWorker: There is nobody to send it to.
+            BodyTooLarge: It is too large to be kept.
         """
         return _told(
             request, await self._run(request, lambda spool: self._adapt(request, path, spool))
@@ -115,43 +122,57 @@ class FleetWide:
         return await self._run(request, lambda spool: self._wake(request, spool))
 
     async def _adapt(self, request: Request, path: str, spool: Spool) -> list[Result]:
-        async with self._lora_turn.turn(), self.readiness.quiet():
+        async with self._lora_turn.turn():
             workers = self.pool.reachable()
-            results = await self._send(request, workers, spool)
-            loras = self.pool.loras.after(LoraCall(path, _json_fields(spool)))
-            if loras is not self.pool.loras and any(result.took for result in results):
-                pairs = zip(workers, results, strict=True)
+            with self.readiness.hold(workers):
+                results = await self._send(request, workers, spool, self.readiness.settled)
+                self._note_loras(LoraCall(path, _json_fields(spool)), workers, results)
+                return results
+
+    def _note_loras(
+        self, call: LoraCall, workers: Sequence[Worker], results: Sequence[Result]
+    ) -> None:
+        pairs = list(zip(workers, results, strict=True))
+        if any(result.took for result in results):
+            loras = self.pool.loras.after(call)
+            if loras is not self.pool.loras:
                 took = [worker for worker, result in pairs if result.took or _no_loras(result)]
                 self.pool.record_loras(loras, took)
-            return results
+            return
+        for worker, result in pairs:
+            if result.unknown and self.pool.loras:
+                # It may take the call yet: what the fleet has is replayed behind that.
+                self.pool.change(worker, lambda now: evolve(now, stale=True))
 
     async def _put_to_sleep(self, request: Request, spool: Spool) -> bytes:
         async with self._sleep_turn.turn():
-            if all(worker.dead or worker.asleep for worker in self.pool) and self._sleepers():
+            awake = [w for w in self.pool if not w.dead and not (w.asleep and w.sleep_known)]
+            if not awake and self._sleepers():
                 return _nothing_to_do(request, "All workers are already sleeping")
-            awake = self.pool.reachable()
+            if not awake:
+                self.pool.reachable()  # says why there is nobody
             for worker in awake:
                 self.pool.change(worker, lambda now: evolve(now, asleep=True))
             # What the router has sent comes first, on whatever connection it travels.
             results = await self._send(request, awake, spool, self.outstanding.none)
             for worker, result in zip(awake, results, strict=True):
-                if not (result.took or result.unknown):
-                    self.pool.change(worker, lambda now: evolve(now, asleep=False))
+                asleep = result.took or result.unknown
+                self.pool.change(worker, partial(evolve, asleep=asleep, sleep_known=True))
             return _told(request, results)
 
     async def _wake(self, request: Request, spool: Spool) -> bytes:
         async with self._sleep_turn.turn():
-            asleep = self._sleepers()
-            if not asleep:
-                self.pool.reachable()  # raises if there is nobody at all
-                return _nothing_to_do(request, "All workers are already active")
-            results = await self._send(request, asleep, spool)
-            for worker, result in zip(asleep, results, strict=True):
-                now = self.pool.still(worker)
-                if result.took and now is not None:
-                    self.pool.change(now, lambda now: evolve(now, asleep=False))
-                    self.readiness.look_after(now)
-            return _told(request, results)
+            known = self._sleepers()
+            # A router that was restarted, or a worker registered anew, may have been asleep before.
+            asked = known or [worker for worker in self.pool.reachable() if not worker.sleep_known]
+            results = await self._send(request, asked, spool)
+            for worker, result in zip(asked, results, strict=True):
+                if result.took:
+                    self.pool.change(worker, partial(evolve, asleep=False, sleep_known=True))
+                    self.readiness.look_after(worker)
+            if known or any(_woke(result) for result in results):
+                return _told(request, results)
+            return _nothing_to_do(request, "All workers are already active", results)
 
     def _sleepers(self) -> list[Worker]:
         return [worker for worker in self.pool if worker.asleep]
@@ -187,12 +208,16 @@ def _told(request: Request, results: Sequence[Result]) -> bytes:
     return reply(request, {"results": [result.shown() for result in results]})
 
 
-def _nothing_to_do(request: Request, message: str) -> bytes:
-    return reply(request, {"message": message, "results": []})
+def _nothing_to_do(request: Request, message: str, results: Sequence[Result] = ()) -> bytes:
+    return reply(request, {"message": message, "results": [each.shown() for each in results]})
 
 
 def _no_loras(result: Result) -> bool:
-    return has_no_loras(json.dumps(result.body))
+    return has_no_loras(str(result.body))
+
+
+def _woke(result: Result) -> bool:
+    return result.took and "already" not in str(result.body)
 
 
 def _json_fields(spool: Spool) -> dict[str, Any]:

@@ -4,6 +4,8 @@ Requests that go to one worker: chosen, sent, and its answer relayed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import define, evolve, field
 from twisted.logger import Logger
 from twisted.web.iweb import IResponse
@@ -12,7 +14,7 @@ from twisted.web.server import Request
 from sgl_droute.api.carrier import Carrier
 from sgl_droute.api.forwarded import spooled_body
 from sgl_droute.api.model_name import named_model
-from sgl_droute.errors import NotConnected, NoWorker, WorkerFailed, WorkerTimeout
+from sgl_droute.errors import Disconnected, NotConnected, NoWorker, WorkerTimeout
 from sgl_droute.fleet.capabilities import ANYTHING, Want
 from sgl_droute.fleet.holdings import Holdings
 from sgl_droute.fleet.pool import Pool
@@ -34,6 +36,7 @@ class Inference:
         holdings: Told of what workers made.
         outstanding: Told of the requests that wait for an answer.
         carrier: Carries requests and answers.
+        not_reached: Told of a worker that refused or broke a connection.
         max_connections: Requests in flight at once (count); more wait, first come first served.
     """
 
@@ -41,6 +44,7 @@ class Inference:
     holdings: Holdings
     outstanding: Outstanding
     carrier: Carrier
+    not_reached: Callable[[Worker], None]
     max_connections: int
     _gate: Gate = field(init=False)
 
@@ -107,9 +111,9 @@ class Inference:
         try:
             with self.outstanding.request(worker):
                 response = await self.carrier.send(request, worker, target)
-        except WorkerFailed as failed:
+        except Disconnected as failed:
             if not isinstance(failed, WorkerTimeout):
-                self.pool.record_lapse(worker)
+                self.not_reached(worker)
             raise
         self.pool.record_answer(worker)
         return response

@@ -116,7 +116,7 @@ class Lists:
         asked = self._in_service()
         gathering = Gathering(asked)
         answers = await gathering.ask(lambda worker: get(self.control, worker, b"/v1/list_loras"))
-        results = {worker.url: _result(worker, answer) for worker, answer in answers}
+        results = {worker.url: Result.of(worker.url, answer) for worker, answer in answers}
         for url, error in gathering.missing.items():
             results[url] = Result(url, 502, {"error": str(error)})
         in_order = [results[worker.url] for worker in asked]
@@ -188,14 +188,6 @@ def _id(card: dict[str, Any]) -> str:
 
 def _is_card(card: Any) -> bool:
     return isinstance(card, dict) and isinstance(card.get("id"), str)
-
-
-def _result(worker: Worker, answer: Answer) -> Result:
-    try:
-        body = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        body = {"raw": answer.body.decode("utf-8", "replace")}
-    return Result(worker.url, answer.status, body)
 
 
 def _lists_adapters(result: Result) -> bool:

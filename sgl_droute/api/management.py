@@ -103,11 +103,11 @@ class Management:
         wishes = _wishes(json_fields(request, _WISHES))
         self._note(worker, wishes)
         await self._bring_about(worker, wishes)
-        now = self._named(worker_id)
-        reason = _missing(now, wishes)
-        log.info(
-            "worker {url} changed: {wishes} {reason}", url=now.url, wishes=wishes, reason=reason
-        )
+        now = self.pool.still(worker)
+        if now is None:
+            raise NotFound(f"Worker {worker.url} was removed")
+        reason = self._missing(now, wishes)
+        log.info("worker {url}: {wishes} {reason}", url=now.url, wishes=wishes, reason=reason)
         if reason:
             pending = {"status": "pending", "reason": reason, "worker": shown(now)}
             return reply(request, pending, 202)
@@ -173,6 +173,21 @@ class Management:
         elif wishes.get("is_dead") is False:
             await self._for_a_while(self.readiness.look_after(worker))
 
+    def _missing(self, worker: Worker, wishes: Mapping[str, bool]) -> str:
+        """
+        Why *wishes* are not in force, or a recovered worker is not used; empty when all is well.
+        """
+        recovered = wishes.get("is_dead") is False
+        if recovered and worker.dead:
+            return f"still dead: {worker.last_error}; it joins when it answers a health check"
+        if recovered and worker.stale:
+            return "it does not have the fleet's LoRA set yet; it gets work when it does"
+        if recovered and not worker.eligible:
+            return f"it gets no work: {worker.state}"
+        if wishes.get("refresh_video_support") and not self.readiness.asked(worker):
+            return "it did not tell what it serves"
+        return ""
+
     async def _for_a_while(self, waiting: Deferred[None]) -> None:
         waiting.addTimeout(_PATIENCE, self.clock)
         waiting.addErrback(lambda failure: failure.trap(DeferredTimeout) and None)
@@ -235,19 +250,6 @@ def _wishes(fields: Mapping[str, Any]) -> dict[str, bool]:
         if not isinstance(value, bool):
             raise BadRequest(f"{name} must be true or false")
     return dict(fields)
-
-
-def _missing(worker: Worker, wishes: Mapping[str, bool]) -> str:
-    """
-    Why *wishes* are not in force yet; empty when they are.
-    """
-    if wishes.get("is_dead") is False and worker.dead:
-        return f"still dead: {worker.last_error}; it joins when it answers a health check"
-    if wishes.get("is_dead") is False and worker.stale:
-        return "it does not have the fleet's LoRA set yet; it gets work when it does"
-    if wishes.get("refresh_video_support") and worker.capabilities.abilities is None:
-        return "it did not tell what it serves"
-    return ""
 
 
 def _named_url(request: Request) -> str:

@@ -31,14 +31,16 @@ class Owned:
         pool: The fleet.
         holdings: Told of what answers show.
         finder: Tells who holds an id.
-        carrier: Carries requests and answers.
+        records: Carries requests for records, which a worker answers at once.
+        files: Carries requests for files.
         max_connections: Requests in flight at once (count); more wait, first come first served.
     """
 
     pool: Pool
     holdings: Holdings
     finder: Finder
-    carrier: Carrier
+    records: Carrier
+    files: Carrier
     max_connections: int
     _gate: Gate = field(init=False)
 
@@ -54,45 +56,42 @@ class Owned:
             NoWorker: Its worker does not answer, or nobody is known to hold it and not all answer.
         """
         target = f"{COLLECTIONS[kind]}/{quote(id, safe='')}".encode()
-        await self._forward(request, kind, id, target)
+        await self._forward(self.records, request, kind, id, target)
 
     async def content(self, request: Request, kind: str, id: str) -> None:
         """
         As `record`, for a file.
         """
-        await self._forward(request, kind, id, request.uri)
+        await self._forward(self.files, request, kind, id, request.uri)
 
-    async def _forward(self, request: Request, kind: str, id: str, target: bytes) -> None:
+    async def _forward(
+        self, carrier: Carrier, request: Request, kind: str, id: str, target: bytes
+    ) -> None:
         worker = await self.finder.holder(kind, id)
         async with self._gate.turn():
             with self.pool.visit(worker):
-                response = await self._send(request, worker, kind, id, target)
+                try:
+                    response = await carrier.send(request, worker, target)
+                except WorkerFailed as failed:
+                    holder = f"Worker {worker.url}, which holds {kind}_id {id}"
+                    raise NoWorker(f"{holder}, does not answer: {failed.reason}") from failed
+                self.pool.record_answer(worker)
                 lesson = self._lesson(request, response, worker, kind, id)
-                await self.carrier.answer(request, worker, response, lesson)
-
-    async def _send(
-        self, request: Request, worker: Worker, kind: str, id: str, target: bytes
-    ) -> IResponse:
-        try:
-            response = await self.carrier.send(request, worker, target)
-        except WorkerFailed as failed:
-            raise NoWorker(
-                f"Worker {worker.url}, which holds {kind}_id {id}, does not answer: {failed.reason}"
-            ) from failed
-        self.pool.record_answer(worker)
-        return response
+                await carrier.answer(request, worker, response, lesson)
 
     def _lesson(
         self, request: Request, response: IResponse, worker: Worker, kind: str, id: str
     ) -> Lesson | None:
         status = response.code
+        if request.method == b"HEAD":
+            return None  # without a body it does not tell a forgotten job from an unfinished one
 
         def learn(fields: Mapping[str, Any]) -> None:
             if says_unknown(kind, status, fields):
                 self.holdings.lost(kind, id)
             elif status == 200 and request.method == b"DELETE":
                 self.holdings.deleted(kind, id)
-            elif status == 200 and request.method == b"GET":
+            elif status == 200:
                 self.holdings.seen(kind, id, worker, fields)
 
         return Lesson.of(response, learn)

@@ -7,9 +7,13 @@ Pure: `sgl_droute.workers.discovery` asks workers, `sgl_droute.fleet.pool` choos
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from attrs import frozen
+
+# Names kept of one worker; an SGLang worker has one or two.
+_MOST_NAMES = 100
 
 # SGLang's task types: T text, I image, V video, F frames, M mesh.
 _ABILITY_TASKS: Mapping[str, frozenset[str]] = {
@@ -112,7 +116,7 @@ def reported(model_info: Any, cards: Any) -> Capabilities:
     return Capabilities(
         abilities=_abilities([info, *models]),
         model=path or next(filter(None, ids), None),
-        names=frozenset(filter(None, [path, *ids])),
+        names=frozenset(islice(filter(None, [path, *ids]), _MOST_NAMES)),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from attrs import define, evolve
 
 from sgl_droute.fleet.jobs import OpenJobs
-from sgl_droute.fleet.owners import Owners
+from sgl_droute.fleet.owners import Owners, keepable
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Worker
 
@@ -96,6 +96,21 @@ class Holdings:
             self.owners.clear_unknown()  # somebody new may know
         elif now is None:
             self.jobs.worker_lost(before.url, before.serial)
+        elif now.incarnation != before.incarnation:
+            self.jobs.restarted(now.url, now.serial)
+
+
+def says_held(kind: str, id: str, status: int, fields: Mapping[str, Any]) -> bool:
+    """
+    Whether a worker's answer to a GET of *id* shows that it holds it.
+
+    The record of a job names it. An image has only its file, or is told to be elsewhere (400, with
+    cloud storage) or to lack the output asked for.
+    """
+    if kind != "image":
+        return status == 200 and fields.get("id") == id
+    lacks_output = status == 404 and "variant" in str(fields.get("detail"))
+    return status in (200, 206, 400, 416) or lacks_output
 
 
 def says_unknown(kind: str, status: int, fields: Mapping[str, Any]) -> bool:
@@ -112,4 +127,4 @@ def says_unknown(kind: str, status: int, fields: Mapping[str, Any]) -> bool:
 
 def _id(fields: Mapping[str, Any]) -> str | None:
     made = fields.get("id")
-    return made if isinstance(made, str) and made else None
+    return made if isinstance(made, str) and keepable(made) else None

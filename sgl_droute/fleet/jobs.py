@@ -138,6 +138,15 @@ class OpenJobs:
         if job is not None and not job.deleted:
             self._close(job, None)
 
+    def restarted(self, worker: str, serial: int) -> None:
+        """
+        Note that another process may answer for that registration: it works on no deleted job. The
+        others are asked about, and it says itself if it does not know them.
+        """
+        for key in list(self._lines.get((worker, serial), ())):
+            if self._jobs[key].deleted:
+                self._close(self._jobs[key], None)
+
     def worker_lost(self, worker: str, serial: int) -> None:
         """
         Note that this registration of the worker ended or lost its memory: its jobs are gone.

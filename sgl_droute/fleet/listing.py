@@ -175,10 +175,14 @@ class Cursors:
 
     Args:
         room: How many are kept (count); the one unused for longest is forgotten first.
+        most_positions: Positions of workers kept in all of them together (count), which is what
+            takes memory in a large fleet.
     """
 
     room: int = 4096
+    most_positions: int = 100_000
     _cursors: OrderedDict[Hashable, Cursor] = field(factory=OrderedDict, init=False)
+    _positions: int = field(default=0, init=False)
 
     def __len__(self) -> int:
         return len(self._cursors)
@@ -193,10 +197,14 @@ class Cursors:
         return cursor
 
     def keep(self, key: Hashable, cursor: Cursor) -> None:
+        before = self._cursors.pop(key, None)
+        if before is not None:
+            self._positions -= len(before.positions)
         self._cursors[key] = cursor
-        self._cursors.move_to_end(key)
-        while len(self._cursors) > self.room:
-            self._cursors.popitem(last=False)
+        self._positions += len(cursor.positions)
+        while len(self._cursors) > self.room or self._positions > self.most_positions:
+            _, oldest = self._cursors.popitem(last=False)
+            self._positions -= len(oldest.positions)
 
 
 def parse_row(shown: Any) -> Row:

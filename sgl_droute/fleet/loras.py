@@ -37,7 +37,8 @@ class LoraCall:
     @property
     def targets(self) -> frozenset[str]:
         """The parts of the model it is for; ``all`` if it names none."""
-        return frozenset(_listed(self.body.get("target", "all"))) or frozenset({"all"})
+        named = [each for each in _listed(self.body.get("target")) if isinstance(each, str)]
+        return frozenset(named) or frozenset({"all"})
 
     def covers(self, other: LoraCall) -> bool:
         """Whether all that *other* did is undone or done again by this later call."""
@@ -75,8 +76,9 @@ class LoraSet:
         if call.path == SET:
             call = evolve(call, body=self._with_paths(call.body))
             for name, path in _named_paths(call.body):
-                known.pop(name, None)
-                known[name] = path
+                if path is not None:
+                    known.pop(name, None)
+                    known[name] = path
             for name in list(known)[: max(0, len(known) - _MOST_NAMES)]:
                 del known[name]
         kept = [each for each in self.calls if not call.covers(each)]
@@ -105,14 +107,12 @@ class LoraSet:
         return cls(tuple(calls), known)
 
     def _with_paths(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        names = body.get("lora_nickname")
-        given = [*_listed(body.get("lora_path"))]
-        listed = _listed(names)
-        given += [None] * (len(listed) - len(given))
-        paths = [path or self.known.get(name) for name, path in zip(listed, given, strict=False)]
+        pairs = _named_paths(body)
+        paths = [path or self.known.get(name) for name, path in pairs]
         if not any(paths):
             return body
-        return {**body, "lora_path": paths if isinstance(names, (list, tuple)) else paths[0]}
+        many = isinstance(body.get("lora_nickname"), (list, tuple))
+        return {**body, "lora_path": paths if many else paths[0]}
 
 
 def has_no_loras(answer: str) -> bool:
@@ -123,9 +123,19 @@ def has_no_loras(answer: str) -> bool:
     return "Lora is not enabled" in answer
 
 
-def _named_paths(body: Mapping[str, Any]) -> list[tuple[str, str]]:
-    pairs = zip(_listed(body.get("lora_nickname")), _listed(body.get("lora_path")), strict=False)
-    return [(name, path) for name, path in pairs if isinstance(name, str) and isinstance(path, str)]
+def _named_paths(body: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    """
+    Each nickname with its path; one path alone is for all of them, as workers take it.
+    """
+    names = _listed(body.get("lora_nickname"))
+    given = body.get("lora_path")
+    paths = list(given) if isinstance(given, (list, tuple)) else [given] * len(names)
+    paths += [None] * (len(names) - len(paths))
+    return [
+        (name, path if isinstance(path, str) else None)
+        for name, path in zip(names, paths, strict=False)
+        if isinstance(name, str)
+    ]
 
 
 def _listed(value: Any) -> list[Any]:

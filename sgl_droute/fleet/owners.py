@@ -72,7 +72,7 @@ class Owners:
         Note that *worker* holds the id; ids that are empty, over 256 characters or unprintable are
         not kept.
         """
-        if not _keepable(id):
+        if not keepable(id):
             return
         key = (kind, id)
         self._unknown.pop(key, None)
@@ -117,7 +117,7 @@ class Owners:
         Note that every worker said no; ignored if the id was learned meanwhile.
         """
         key = (kind, id)
-        if key in self._entries or not _keepable(id):
+        if key in self._entries or not keepable(id):
             return
         self._unknown[key] = now
         self._unknown.move_to_end(key)
@@ -175,5 +175,8 @@ class Owners:
         return now - entry.used > self.ttl * (1 + _STEP)
 
 
-def _keepable(id: str) -> bool:
-    return 0 < len(id) <= LONGEST_ID and id.isprintable()
+def keepable(id: str) -> bool:
+    """
+    Whether an id is one that is kept: 1 to 256 printable characters that fit into one path segment.
+    """
+    return 0 < len(id) <= LONGEST_ID and id.isprintable() and "/" not in id

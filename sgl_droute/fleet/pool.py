@@ -51,6 +51,7 @@ class Pool:
     _retired: OrderedDict[str, Worker] = field(factory=OrderedDict, init=False)
     _serials: Iterator[int] = field(factory=lambda: count(1), init=False)
     _desks: dict[Want, Desk] = field(factory=dict, init=False)
+    _relevant: dict[Capabilities, list[Desk]] = field(factory=dict, init=False)
     _served: Counter[frozenset[str]] = field(factory=Counter, init=False)
     _observers: list[Observer] = field(factory=list, init=False)
     _lora_observers: list[Callable[[LoraSet], None]] = field(factory=list, init=False)
@@ -81,8 +82,7 @@ class Pool:
         worker = self._workers.get(url)
         if worker is None:
             self._retired.pop(url, None)
-            serial = next(self._serials)
-            return self._keep(Worker(url=url, serial=serial, stale=bool(self.loras)))
+            return self._keep(Worker(url=url, serial=next(self._serials)))
         return self._keep(registered_again(worker))
 
     def remove(self, url: str) -> Worker:
@@ -184,17 +184,17 @@ class Pool:
 
     def change(self, worker: Worker, transition: Callable[[Worker], Worker]) -> Worker | None:
         """
-        The record of *worker* after *transition*; None when that registration is gone.
+        The record of *worker* after *transition*; None when that registration is gone, maybe by it.
         """
         now = self.still(worker)
-        return None if now is None else self._keep(transition(now))
+        if now is not None:
+            self._keep(transition(now))
+        return self.still(worker)
 
     def record_probe(self, worker: Worker, probe: Probe, *, threshold: int) -> Worker | None:
         """
         The record after a health check of *worker*; None when that registration is gone.
         """
-        if probe.gone:
-            self.record_lapse(worker)
         return self.change(worker, lambda now: checked(now, probe, threshold=threshold))
 
     def record_answer(self, worker: Worker) -> None:
@@ -207,13 +207,13 @@ class Pool:
         """
         Note that *worker* could not be reached: what answers next may be a new process.
         """
-        self.change(worker, lambda now: evolve(now, lapsed=True, stale=bool(self.loras)))
+        self.change(worker, lambda now: evolve(now, lapsed=True))
 
-    def record_capabilities(self, worker: Worker, capabilities: Capabilities) -> None:
+    def record_capabilities(self, worker: Worker, capabilities: Capabilities) -> Worker | None:
         """
-        Note what *worker* said that it serves.
+        The record after *worker* said what it serves; None when that registration is gone.
         """
-        self.change(worker, lambda now: evolve(now, capabilities=capabilities))
+        return self.change(worker, lambda now: evolve(now, capabilities=capabilities))
 
     def record_loras(self, loras: LoraSet, took: Collection[Worker] = ()) -> None:
         """
@@ -222,11 +222,13 @@ class Pool:
         others have to catch up before they get work.
         """
         self.loras = loras
+        then = {before.serial: before for before in took}
+        for worker in self:
+            before = then.get(worker.serial)
+            current = before is not None and _same_process(worker, before)
+            self._keep(evolve(worker, stale=not current or (worker.stale and not loras.single)))
         for observer in self._lora_observers:
             observer(loras)
-        for worker in self:
-            current = any(_same_process(worker, before) for before in took)
-            self._keep(evolve(worker, stale=not current or (worker.stale and not loras.single)))
 
     def record_caught_up(self, worker: Worker, loras: LoraSet) -> None:
         """
@@ -239,9 +241,9 @@ class Pool:
 
     def _drop(self, worker: Worker) -> Worker:
         del self._workers[worker.url]
-        self._count_models(worker, -1)
-        for desk in self._desks.values():
+        for desk in self._desks_for(worker.capabilities):
             desk.discard(worker.url)
+        self._count_models(worker, -1)
         self._tell(worker, None)
         return worker
 
@@ -249,17 +251,37 @@ class Pool:
         before = self._workers.get(worker.url)
         if worker is before:
             return worker
+        if worker.lapsed and self.loras and not worker.stale:
+            # Whoever may have been restarted has no adapters, wherever that is noticed.
+            worker = evolve(worker, stale=True)
         self._workers[worker.url] = worker
-        if before is None or before.capabilities != worker.capabilities:
-            if before is not None:
-                self._count_models(before, -1)
-            self._count_models(worker, 1)
-        for desk in self._desks.values():
-            desk.put(worker)
+        self._put_on_desks(before, worker)
         self._tell(before, worker)
-        if worker.leaving and worker.idle and worker.url in self._workers:
+        if worker.leaving and worker.idle and self._workers.get(worker.url) is worker:
             self._retire(worker)
         return worker
+
+    def _put_on_desks(self, before: Worker | None, worker: Worker) -> None:
+        if before is not None and before.capabilities != worker.capabilities:
+            self._count_models(before, -1)
+            for desk in self._desks_for(before.capabilities):
+                desk.discard(worker.url)
+        if before is None or before.capabilities != worker.capabilities:
+            self._count_models(worker, 1)
+        elif _place(before) == _place(worker):
+            return
+        for desk in self._desks_for(worker.capabilities):
+            desk.put(worker)
+
+    def _desks_for(self, capabilities: Capabilities) -> list[Desk]:
+        """
+        The desks that workers with *capabilities* may stand on; with many models these are few.
+        """
+        desks = self._relevant.get(capabilities)
+        if desks is None:
+            allowed = [desk for desk in self._desks.values() if desk.want.allows(capabilities)]
+            desks = self._relevant[capabilities] = allowed
+        return desks
 
     def _retire(self, worker: Worker) -> None:
         self._drop(worker)
@@ -280,6 +302,7 @@ class Pool:
             gone = names.difference(*self._served) if self._served else names
             for want in [want for want in self._desks if want.model in gone]:
                 del self._desks[want]
+            self._relevant.clear()
 
     # Choice.
 
@@ -297,6 +320,7 @@ class Pool:
         if desk is None:
             make = ALGORITHMS[self.algorithm]
             desk = self._desks[want] = Desk(want, lambda: make(self.random))
+            self._relevant.clear()
             for worker in self._workers.values():
                 desk.put(worker)
         return desk
@@ -328,3 +352,10 @@ class Pool:
 def _same_process(now: Worker, before: Worker) -> bool:
     met = now.serial == before.serial and now.incarnation == before.incarnation
     return met and not now.lapsed
+
+
+def _place(worker: Worker) -> tuple[bool, bool, int]:
+    """
+    All that a desk sees of *worker*, its capabilities aside.
+    """
+    return worker.eligible, worker.doubtful, worker.load

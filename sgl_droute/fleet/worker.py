@@ -37,6 +37,8 @@ class Worker:
         leaving: Removed as soon as it has finished; implies *draining*.
         disabled: Taken out by an operator.
         asleep: Its memory is released.
+        sleep_known: A release or resume was answered since it was registered or restarted. Until
+            then its health checks do not show whether it sleeps.
         stale: It missed or failed a change of the fleet's LoRA set that has to come first.
         capabilities: What it serves.
         weights: ``model_path`` of the last weight update that it took; None since its start.
@@ -58,6 +60,7 @@ class Worker:
     leaving: bool = False
     disabled: bool = False
     asleep: bool = False
+    sleep_known: bool = False
     stale: bool = False
     capabilities: Capabilities = field(factory=Capabilities)
     weights: str | None = None
@@ -131,9 +134,12 @@ def checked(worker: Worker, probe: Probe, *, threshold: int) -> Worker:
     """
     *worker* after one health check; *threshold* failures in a row quarantine it, unless it sleeps.
     """
+    if not worker.probed:
+        return worker  # quarantined while the check was under way
     lapsed = not probe.healthy and (worker.lapsed or probe.gone)
+    if worker.lapsed and not lapsed:
+        worker = _met_anew(worker)
     if probe.healthy or (probe.silent and worker.answered and not worker.dead):
-        # A probe goes to a dead worker only until it first answers one well.
         return evolve(
             worker,
             failures=0,
@@ -141,9 +147,7 @@ def checked(worker: Worker, probe: Probe, *, threshold: int) -> Worker:
             proven=True,
             answered=False,
             lapsed=lapsed,
-            incarnation=worker.incarnation + (worker.lapsed and not lapsed),
             last_error="",
-            weights=None if worker.lapsed else worker.weights,
         )
     if worker.asleep:
         return evolve(worker, answered=False, lapsed=lapsed, last_error=probe.reason)
@@ -158,6 +162,14 @@ def checked(worker: Worker, probe: Probe, *, threshold: int) -> Worker:
     )
 
 
+def _met_anew(worker: Worker) -> Worker:
+    """
+    *worker* when another process may answer at its URL: that one has its first weights, and is
+    awake whatever its predecessor was.
+    """
+    return evolve(worker, incarnation=worker.incarnation + 1, weights=None, sleep_known=False)
+
+
 def answered(worker: Worker) -> Worker:
     """
     *worker* after an answer on the traffic road.
@@ -167,8 +179,11 @@ def answered(worker: Worker) -> Worker:
 
 def registered_again(worker: Worker) -> Worker:
     """
-    *worker* after its URL was registered once more: a quarantined one has to prove itself anew.
+    *worker* after its URL was registered once more: a quarantined one has to prove itself anew, one
+    that was about to leave stays.
     """
+    if worker.leaving:
+        worker = evolve(worker, leaving=False, draining=False)
     return evolve(worker, proven=False, lapsed=True) if worker.dead else worker
 
 

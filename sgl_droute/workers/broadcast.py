@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from sgl_droute.errors import NotConnected, RouterError, WorkerFailed
 from sgl_droute.fleet.worker import Worker
-from sgl_droute.workers.client import Call, WorkerClient
+from sgl_droute.workers.client import Answer, Call, WorkerClient
 
 log = Logger()
 
@@ -43,6 +43,13 @@ class Result:
     status_code: int
     body: Any
     unknown: bool = False
+
+    @classmethod
+    def of(cls, worker: str, answer: Answer) -> Result:
+        """
+        The result that the *worker* at this URL gave with its *answer*.
+        """
+        return cls(worker, answer.status, _parsed(answer.body))
 
     @property
     def took(self) -> bool:
@@ -144,7 +151,7 @@ class Broadcasts(Service):
         except RouterError as error:
             unknown = isinstance(error, WorkerFailed) and not isinstance(error, NotConnected)
             return Result(call.worker, 502, {"error": str(error)}, unknown)
-        return Result(call.worker, answer.status, _parsed(answer.body))
+        return Result.of(call.worker, answer)
 
 
 def _parsed(body: bytes) -> Any:

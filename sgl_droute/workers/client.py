@@ -23,7 +23,7 @@ from twisted.web.http_headers import Headers, InvalidHeaderName
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from sgl_droute.errors import RouterError, WorkerFailed, WorkerTimeout
+from sgl_droute.errors import Disconnected, RouterError, WorkerFailed, WorkerTimeout
 
 # treq is given this instead of a worker's URL: it would encode the host name as IDNA demands, which
 # refuses names that workers have, and what it makes of the URL is not used.
@@ -250,7 +250,7 @@ def _translated(worker: str, problem: Exception) -> Exception:
         return cause
     if isinstance(cause, _NOT_HTTP):
         return WorkerFailed(worker, "the answer is not HTTP")
-    return WorkerFailed(worker, str(cause).rstrip(".") or type(cause).__name__)
+    return Disconnected(worker, str(cause).rstrip(".") or type(cause).__name__)
 
 
 def _cause(problem: BaseException | None) -> BaseException | None:

@@ -19,18 +19,17 @@ from sgl_droute.workers.client import Call, WorkerClient
 _LARGEST_ANSWER = 1 << 20
 
 
-async def discover(client: WorkerClient, worker: Worker) -> Capabilities:
+async def discover(client: WorkerClient, worker: Worker) -> Capabilities | None:
     """
-    What *worker* serves; what was known of it before, where it does not say.
+    What *worker* serves; None if it did not say.
 
     A worker that warms up answers ``/model_info``, and holds ``/v1/models`` until it is done.
     """
     info = await _json(client, worker, b"/model_info")
     cards = await _json(client, worker, b"/v1/models")
-    known = worker.capabilities
     if info is None and cards is None:
-        return known
-    found = reported(info, cards)
+        return None
+    found, known = reported(info, cards), worker.capabilities
     if cards is None and found.model == known.model:
         return evolve(found, names=found.names | known.names)
     return found

@@ -19,7 +19,8 @@ from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 
 from sgl_droute.errors import NotFound, NoWorker, RouterError
-from sgl_droute.fleet.holdings import Holdings, says_unknown
+from sgl_droute.fleet.holdings import Holdings, says_held, says_unknown
+from sgl_droute.fleet.owners import keepable
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Worker
 from sgl_droute.workers.client import Call, WorkerClient
@@ -31,6 +32,9 @@ log = Logger()
 COLLECTIONS = {"video": "/v1/videos", "mesh": "/v1/meshes", "image": "/v1/images"}
 
 _SEARCHES_AT_ONCE = 20
+# Each takes a connection: in a large fleet twenty searches are thousands.
+_QUESTIONS_AT_ONCE = 200
+_LARGEST_RECORD = 1 << 20
 _ENOUGH = 1 << 12
 _JSON = Headers({b"Accept": [b"application/json"]})
 # An image has no record besides its file: one byte of that shows that it is there.
@@ -55,8 +59,9 @@ class Finder(Service):
     pool: Pool
     holdings: Holdings
     client: WorkerClient
-    _searches: Once[tuple[str, str], Worker] = field(factory=Once, init=False)
+    _searches: Once[tuple[str, str], Worker] = field(factory=lambda: Once(abandon=True), init=False)
     _gate: Gate = field(factory=lambda: Gate(_SEARCHES_AT_ONCE), init=False)
+    _questions: Gate = field(factory=lambda: Gate(_QUESTIONS_AT_ONCE), init=False)
 
     def stopService(self) -> Deferred[Any]:
         """
@@ -79,7 +84,7 @@ class Finder(Service):
         worker = None if url is None else self.pool.holder(url)
         if worker is not None:
             return worker
-        if self.holdings.owners.is_unknown(kind, id, now):
+        if not keepable(id) or self.holdings.owners.is_unknown(kind, id, now):
             raise _unknown(kind)
         return await self._searches.run((kind, id), lambda: self._search(kind, id))
 
@@ -106,16 +111,18 @@ class Finder(Service):
             problems = "; ".join(silent)
             raise NoWorker(f"{kind}_id {id} was not found, and not all answered: {problems}")
         if [worker.serial for worker in workers] == [worker.serial for worker in self.pool]:
+            self.holdings.owners.forget(kind, id)  # it was held by a worker that has left
             self.holdings.owners.unknown(kind, id, self.holdings.now())
         raise _unknown(kind)
 
     async def _ask(self, worker: Worker, kind: str, id: str) -> Mapping[str, Any]:
-        status, fields = await ask_for(self.client, worker, kind, id)
+        async with self._questions.turn():
+            status, fields = await ask_for(self.client, worker, kind, id)
+        if says_held(kind, id, status, fields):
+            return fields
         if says_unknown(kind, status, fields) or status in (405, 422):
             raise _NotHere
-        if status >= 500:
-            raise RouterError(f"{worker.url}: answered {status}")
-        return fields
+        raise RouterError(f"{worker.url}: answered {status}")
 
 
 async def ask_for(
@@ -128,11 +135,12 @@ async def ask_for(
         WorkerFailed: It did not answer.
     """
     target = f"{COLLECTIONS[kind]}/{quote(id, safe='')}".encode()
-    headers = _JSON
     if kind == "image":
-        target, headers = target + b"/content", _FIRST_BYTE
-    call = Call(b"GET", worker.url, target, headers.copy())
-    answer = await client.fetch(call, limit=_ENOUGH, whole=False)
+        call = Call(b"GET", worker.url, target + b"/content", _FIRST_BYTE.copy())
+        answer = await client.fetch(call, limit=_ENOUGH, whole=False)
+    else:
+        call = Call(b"GET", worker.url, target, _JSON.copy())
+        answer = await client.fetch(call, limit=_LARGEST_RECORD)
     try:
         fields = json.loads(answer.body)
     except (ValueError, RecursionError):

@@ -17,7 +17,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sgl_droute.errors import NoSockets, WorkerFailed, WorkerTimeout
+from sgl_droute.errors import Disconnected, NoSockets, WorkerFailed, WorkerTimeout
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Probe, Worker
 from sgl_droute.workers.client import Call, WorkerClient
@@ -103,6 +103,17 @@ class HealthMonitor(Service):
             under_way.cancel()
         return self._begin(worker)
 
+    def not_reached(self, worker: Worker) -> None:
+        """
+        Note that a request could not reach *worker*, and check it at once.
+        """
+        now = self.pool.still(worker)
+        if now is None or now.lapsed:
+            return
+        self.pool.record_lapse(now)
+        if self.running and now.probed:
+            self.check(now)
+
     def _begin(self, worker: Worker) -> Deferred[None]:
         checking = Deferred.fromCoroutine(self._check(worker))
         checking.addErrback(self._broke, worker)
@@ -131,7 +142,7 @@ class HealthMonitor(Service):
         try:
             answer = await self.client.fetch(call, limit=_LARGEST_ANSWER)
         except WorkerFailed as failed:
-            gone = not isinstance(failed, WorkerTimeout)
+            gone = isinstance(failed, Disconnected) and not isinstance(failed, WorkerTimeout)
             return Probe(healthy=False, silent=True, gone=gone, reason=failed.reason)
         if answer.status == 200:
             return Probe(healthy=True)

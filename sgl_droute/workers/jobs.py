@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from sgl_droute.errors import NotConnected, RouterError
+from sgl_droute.errors import NotConnected, RouterError, WorkerFailed, WorkerTimeout
 from sgl_droute.fleet.holdings import Holdings, says_unknown
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Worker
@@ -25,7 +25,8 @@ from sgl_droute.workers.finder import ask_for
 
 log = Logger()
 
-# Rounds in a row in which a worker refused the connection before its jobs are given up.
+# Rounds in which a worker refused the connection, or a quarantined one did not answer, before its
+# jobs are given up. One that is merely late goes on with them.
 _REFUSALS = 3
 
 
@@ -78,6 +79,8 @@ class JobWatch(Service):
         """
         self.holdings.jobs.tick(self.holdings.now())
         busy = [worker for worker in self.pool if worker.jobs]
+        serials = {worker.serial for worker in busy}
+        self._refused = Counter({s: n for s, n in self._refused.items() if s in serials})
         asking = [Deferred.fromCoroutine(self._follow(worker)) for worker in busy]
         self._round = DeferredList(asking)
         return self._round
@@ -86,14 +89,15 @@ class JobWatch(Service):
         try:
             for job in self.holdings.jobs.front(worker.url, worker.serial):
                 await self._ask(worker, job.kind, job.id)
-        except NotConnected:
-            self._not_reached(worker)
+            self._refused.pop(worker.serial, None)
+        except WorkerFailed as failed:
+            late = isinstance(failed, WorkerTimeout)
+            if worker.dead or (isinstance(failed, NotConnected) and not late):
+                self._not_reached(worker)
         except (RouterError, CancelledError):
             pass
         except Exception:
             log.failure("following the jobs of {url} broke", url=worker.url)
-        else:
-            self._refused.pop(worker.serial, None)
 
     async def _ask(self, worker: Worker, kind: str, id: str) -> None:
         status, fields = await ask_for(self.client, worker, kind, id)

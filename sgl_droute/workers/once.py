@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.python.failure import Failure
 
 K = TypeVar("K", bound=Hashable)
@@ -19,16 +19,20 @@ T = TypeVar("T")
 class Once(Generic[K, T]):
     """
     Runs work by key, each key once at a time: who wants what is under way waits for that.
+
+    Args:
+        abandon: Whether work is cancelled when nobody waits for it any more.
     """
 
+    abandon: bool = False
     _under_way: dict[K, tuple[Deferred[T], list[Deferred[T]]]] = field(factory=dict, init=False)
 
     def run(self, key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> Deferred[T]:
         """
         The result of the work under way for *key*, begun now if there is none. Cancelling the wait
-        for it does not reach the work.
+        for it does not reach the work while others wait, nor at all unless it is to be abandoned.
         """
-        waiting: Deferred[T] = Deferred()
+        waiting: Deferred[T] = Deferred(lambda waiting: self._leave(key, waiting))
         if key in self._under_way:
             self._under_way[key][1].append(waiting)
             return waiting
@@ -37,24 +41,31 @@ class Once(Generic[K, T]):
         running.addBoth(self._ended, key)
         return waiting
 
-    def join(self) -> Deferred[Any]:
+    def settled(self, key: K) -> Deferred[None]:
         """
-        Fires when everything that is under way has ended.
+        Fires when no work for *key* is under way.
         """
-        joining: list[Deferred[T]] = []
-        for _, waiting in self._under_way.values():
-            joining.append(Deferred())
-            waiting.append(joining[-1])
-        return DeferredList(joining, consumeErrors=True)
+        if key not in self._under_way:
+            return succeed(None)
+        ended: Deferred[T] = Deferred(lambda ended: self._leave(key, ended))
+        self._under_way[key][1].append(ended)
+        return ended.addBoth(_nothing)
 
     def stop(self) -> Deferred[Any]:
         """
         Cancel everything that is under way; fires when it has ended.
         """
-        ending = self.join()
+        ending = [self.settled(key) for key in self._under_way]
         for running, _ in list(self._under_way.values()):
             running.cancel()
-        return ending
+        return DeferredList(ending)
+
+    def _leave(self, key: K, leaving: Deferred[T]) -> None:
+        running, waiting = self._under_way.get(key, (None, []))
+        if leaving in waiting:
+            waiting.remove(leaving)
+            if running is not None and self.abandon and not waiting:
+                running.cancel()
 
     def _ended(self, result: T | Failure, key: K) -> None:
         _, waiting = self._under_way.pop(key)
@@ -65,3 +76,7 @@ class Once(Generic[K, T]):
                 each.errback(result)
             else:
                 each.callback(result)
+
+
+def _nothing(_: object) -> None:
+    """The result of waiting for whatever end."""

@@ -8,7 +8,7 @@ have no order: what must come behind a request is sent when that is answered.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -39,7 +39,8 @@ class Outstanding:
             if not self._counts[serial]:
                 del self._counts[serial]
                 for waiting in self._waiting.pop(serial, []):
-                    waiting.callback(None)
+                    if not waiting.called:  # left in answer to the end of one before it
+                        waiting.callback(None)
 
     def none(self, worker: Worker) -> Deferred[None]:
         """
@@ -53,4 +54,5 @@ class Outstanding:
         return done
 
     def _leave(self, serial: int, waiting: Deferred[None]) -> None:
-        self._waiting.get(serial, []).remove(waiting)
+        with suppress(ValueError):  # the end has come, and is being told to those before it
+            self._waiting.get(serial, []).remove(waiting)

@@ -8,8 +8,8 @@ needs is written in its record.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
@@ -57,7 +57,7 @@ class Readiness(Service):
     clock: IReactorTime
     _asked: dict[int, float] = field(factory=dict, init=False)
     _once: Once[int, None] = field(factory=Once, init=False)
-    _held: int = field(default=0, init=False)
+    _held: frozenset[int] = field(default=frozenset(), init=False)
 
     def stopService(self) -> Deferred[Any]:
         """
@@ -96,18 +96,29 @@ class Readiness(Service):
         if before is not None and now is None:
             self._asked.pop(before.serial, None)
 
-    @asynccontextmanager
-    async def quiet(self) -> AsyncIterator[None]:
+    def asked(self, worker: Worker) -> bool:
         """
-        A block in which no adapters are replayed: those under way have ended when it begins, and
-        whoever waits for some is looked after when it ends.
+        Whether *worker* has told what it serves since it was last to be asked.
         """
-        self._held += 1
+        return worker.serial in self._asked
+
+    def settled(self, worker: Worker) -> Deferred[None]:
+        """
+        Fires when *worker* is not being looked after.
+        """
+        return self._once.settled(worker.serial)
+
+    @contextmanager
+    def hold(self, workers: Iterable[Worker]) -> Iterator[None]:
+        """
+        A block in which no replay begins for *workers*; whoever lacks adapters at its end is looked
+        after.
+        """
+        self._held = frozenset(worker.serial for worker in workers)
         try:
-            await self._once.join()
             yield
         finally:
-            self._held -= 1
+            self._held = frozenset()
             for worker in self.pool:
                 if self._behind(worker):
                     self.look_after(worker)
@@ -119,7 +130,8 @@ class Readiness(Service):
         return not known or asked is None or self.clock.seconds() - asked >= _FRESH
 
     def _behind(self, worker: Worker) -> bool:
-        return worker.stale and worker.reachable and not worker.lapsed and not self._held
+        missing = worker.stale and worker.reachable and not worker.lapsed
+        return missing and worker.serial not in self._held
 
     async def _look_after(self, worker: Worker) -> None:
         try:
@@ -132,8 +144,9 @@ class Readiness(Service):
     async def _bring_up(self, worker: Worker) -> None:
         now = self.pool.still(worker)
         if now is not None and self._out_of_date(now):
-            self._asked[now.serial] = self.clock.seconds()
-            self.pool.record_capabilities(now, await discover(self.probes, now))
+            found = await discover(self.probes, now)
+            if found is not None and self.pool.record_capabilities(now, found) is not None:
+                self._asked[now.serial] = self.clock.seconds()
         now = self.pool.still(worker)
         while now is not None and self._behind(now) and await self._replayed(now):
             now = self.pool.still(worker)

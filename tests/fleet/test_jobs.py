@@ -400,3 +400,30 @@ class JobsMachine(RuleBasedStateMachine):
 
 
 TestJobsMachine = JobsMachine.TestCase
+
+
+def test_openings_and_ends_are_told() -> None:
+    """
+    Whoever keeps the jobs hears of each that was opened or ended.
+    """
+    told: list[tuple[str, str]] = []
+    jobs = OpenJobs(on_open=lambda kind, id: told.append((kind, id)))
+    jobs.created("video", "a", W1, 1, 0.0)
+    jobs.created("mesh", "b", W1, 1, 0.0)
+    jobs.seen("video", "a", W1, 1, {"status": "completed"}, 1.0)
+    jobs.worker_lost(W1, 1)
+    assert told == [("video", "a"), ("mesh", "b"), ("video", "a"), ("mesh", "b")]
+
+
+def test_a_new_process_works_on_no_deleted_job() -> None:
+    """
+    When a worker was restarted its deleted jobs end; the others are still to be asked about.
+    """
+    jobs = OpenJobs()
+    for id in ("a", "b", "c"):
+        jobs.created("video", id, W1, 1, 0.0)
+    jobs.deleted("video", "a", 1.0)
+    jobs.deleted("video", "c", 1.0)
+    jobs.restarted(W1, 1)
+    assert jobs.count(W1, 1) == 1
+    assert [job.id for job in jobs.front(W1, 1)] == ["b"]

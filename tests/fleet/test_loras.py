@@ -53,6 +53,35 @@ def test_paths_are_filled_in() -> None:
     assert body == {**both, "lora_path": ["p/a", "p/b"]}
 
 
+def test_one_path_for_all_nicknames() -> None:
+    """
+    A single path beside several nicknames is the path of each, as workers take it.
+    """
+    both = {"lora_nickname": ["a", "b"], "lora_path": "p/ab"}
+    assert listed(after((SET, both))) == [(SET, {**both, "lora_path": ["p/ab", "p/ab"]})]
+    assert dict(after((SET, both)).known) == {"a": "p/ab", "b": "p/ab"}
+
+
+@given(
+    st.sampled_from([SET, MERGE, UNMERGE]),
+    st.dictionaries(
+        st.sampled_from(["lora_nickname", "lora_path", "target"]),
+        st.recursive(
+            st.none() | st.integers() | st.text(max_size=3),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner),
+            max_leaves=6,
+        ),
+    ),
+)
+def test_odd_bodies(path: str, body: dict[str, Any]) -> None:
+    """
+    Whatever a worker let pass, keeping it breaks nothing.
+    """
+    loras = after(lora("a", "p/a"), (path, body), lora("a"))
+    assert listed(loras)[-1] == lora("a", "p/a")
+    assert LoraSet.restored(json.loads(json.dumps(loras.saved()))).calls == loras.calls
+
+
 def test_merges_follow_their_set() -> None:
     """
     Of the calls behind the last set the last merge or unmerge counts.

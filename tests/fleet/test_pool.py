@@ -418,6 +418,32 @@ def test_new_and_returned_workers_are_stale() -> None:
     assert not pool["http://a:1"].stale
 
 
+def test_back_from_quarantine_with_a_set_in_force() -> None:
+    """
+    Whoever was quarantined may have been restarted: it catches up before it gets work.
+    """
+    pool = healthy("a", "b")
+    pool.record_loras(SET, list(pool))
+    for _ in range(3):
+        pool.record_probe(pool["http://a:1"], Probe(healthy=False, silent=True), threshold=3)
+    assert pool["http://a:1"].dead
+    pool.add("http://a:1")
+    pool.record_probe(pool["http://a:1"], GOOD, threshold=3)
+    assert pool["http://a:1"].state == "stale"
+    assert pool["http://b:1"].state == "ready"
+
+
+def test_a_leaving_worker_that_is_registered_again() -> None:
+    """
+    It stays, and takes work.
+    """
+    pool = healthy("a")
+    with pool.lease() as worker:
+        pool.change(worker, lambda now: evolve(now, draining=True, leaving=True))
+        pool.add("http://a:1")
+    assert pool["http://a:1"].state == "ready"
+
+
 FACETS = ("draining", "disabled", "asleep", "stale")
 TASKS = {"image": ("T2I",), "video": ("T2V",), "both": ("T2V", "T2I"), "mesh": ("I2M",)}
 WANTS = [ANYTHING, IMAGE, VIDEO, MESH, evolve(IMAGE, model="image"), evolve(VIDEO, model="both")]

@@ -145,6 +145,25 @@ def test_a_restart_is_noticed() -> None:
     assert not restarted.lapsed
 
 
+def test_quarantined_during_a_check() -> None:
+    """
+    A check that was under way when an operator took the worker out changes nothing.
+    """
+    out = quarantined(after(new(), GOOD), "by hand")
+    assert after(out, GOOD, BAD) == out
+
+
+def test_a_restart_wakes() -> None:
+    """
+    Whether the process that answers after a restart sleeps is not known; it gets no work yet.
+    """
+    asleep = evolve(after(new(), GOOD), asleep=True, sleep_known=True)
+    restarted = after(asleep, GONE, GOOD)
+    assert restarted.asleep
+    assert not restarted.sleep_known
+    assert after(asleep, SILENT, GOOD).sleep_known
+
+
 @pytest.mark.parametrize(
     ("facets", "word"),
     [
