@@ -93,10 +93,11 @@ def test_any_bytes_are_taken(body: bytes, limit: int) -> None:
 
 def test_deep_nesting_is_no_object() -> None:
     """
-    Values nested deeper than Python reads are not read, and hurt nobody.
+    Values nested deeper than Python reads are not read, and hurt nobody; how deep that is differs
+    between its versions.
     """
     assert excerpt_of(b'{"id":"x","a":' + b"[" * 5000 + b"]" * 5000 + b"}").fields() == {"id": "x"}
-    assert excerpt_of(b'{"a":' + b"[" * 3000 + b"]" * 3000 + b"}").fields() == {}
+    assert excerpt_of(b'{"a":' + b"[" * 3000 + b"]" * 3000 + b"}").fields().keys() <= {"a"}
 
 
 @given(st.sampled_from([b"[1,2]", b'"id"', b"7", b"", b"\x89PNG" + b'"id":1}' * 9, b'x{"id":1}']))

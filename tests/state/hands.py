@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import TypeVar
+from weakref import WeakSet
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, execute
@@ -52,6 +53,10 @@ class ThreadByHand:
         self.running = False
 
 
+# What a test made and may have left open, as a killed process does.
+MADE: WeakSet[Database] = WeakSet()
+
+
 @define(eq=False)
 class Failing(Database):
     """
@@ -60,6 +65,9 @@ class Failing(Database):
 
     problem: Exception | None = None
     written: list[int] = field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        MADE.add(self)
 
     def write(self, changes: Iterable[Change], *, patience: float) -> None:
         changes = list(changes)
