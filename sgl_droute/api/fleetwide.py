@@ -82,18 +82,8 @@ class FleetWide:
         """
         As `to_all`, noting which weights the workers took.
         """
-        workers = self.pool.reachable()
-
-        async def update(spool: Spool) -> list[Result]:
-            async with self._weights_turn.turn():
-                results = await self._send(request, workers, spool)
-            path = _json_fields(spool).get("model_path")
-            for worker, result in zip(workers, results, strict=True):
-                if result.took and isinstance(path, str):
-                    self.pool.change(worker, lambda now: evolve(now, weights=path))
-            return results
-
-        return _told(request, await self._run(request, update))
+        results = await self._run(request, lambda spool: self._update(request, spool))
+        return _told(request, results)
 
     async def change_loras(self, request: Request, path: str) -> bytes:
         """
@@ -120,6 +110,16 @@ class FleetWide:
         Wake the sleeping workers, quarantined ones too.
         """
         return await self._run(request, lambda spool: self._wake(request, spool))
+
+    async def _update(self, request: Request, spool: Spool) -> list[Result]:
+        async with self._weights_turn.turn():
+            workers = self.pool.reachable()
+            results = await self._send(request, workers, spool)
+        path = _json_fields(spool).get("model_path")
+        for worker, result in zip(workers, results, strict=True):
+            if result.took and isinstance(path, str):
+                self.pool.change(worker, partial(evolve, weights=path))
+        return results
 
     async def _adapt(self, request: Request, path: str, spool: Spool) -> list[Result]:
         async with self._lora_turn.turn():
