@@ -90,9 +90,15 @@ class NoSockets(RouterError):
 
 
 class WorkerFailed(RouterError):
-    """A worker was reached, or may have been, and gave no usable answer."""
+    """
+    A worker was reached, or may have been, and gave no usable answer.
+
+    Attributes:
+        gone: Whether what answers next may be another process.
+    """
 
     status = 502
+    gone = False
 
     def __init__(self, worker: str, reason: str) -> None:
         super().__init__(f"Worker request failed: {worker}: {reason}")
@@ -107,7 +113,9 @@ class WorkerTimeout(WorkerFailed):
 
 
 class Disconnected(WorkerFailed):
-    """The connection to the worker broke: it may be gone."""
+    """The connection to the worker broke."""
+
+    gone = True
 
 
 class NotConnected(Disconnected):
@@ -118,3 +126,4 @@ class ConnectTimeout(NotConnected, WorkerTimeout):
     """No connection to the worker came about in time: it has seen nothing of the request."""
 
     status = 504
+    gone = False

@@ -150,12 +150,18 @@ class RouterService(MultiService):
         )
         for service in (finder, broadcasts, jobs):
             service.setServiceParent(self)
-        carrier = Carrier(traffic, cooperator, self._reactor, settings.idle_timeout)
+        carrier = Carrier(
+            traffic,
+            self._monitor.not_reached,
+            cooperator,
+            self._reactor,
+            settings.idle_timeout,
+        )
         quick = self._client(roads.traffic, min(settings.timeout, _RECORD_TIMEOUT))
         records = evolve(carrier, client=quick)
         most = settings.max_connections
         return RouterAPI(
-            Inference(pool, holdings, outstanding, carrier, self._monitor.not_reached, most),
+            Inference(pool, holdings, outstanding, carrier, most),
             Owned(pool, holdings, finder, records, carrier, most),
             Lists(pool, questions, control, holdings.row),
             FleetWide(pool, broadcasts, self._readiness, outstanding, cooperator),

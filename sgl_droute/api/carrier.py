@@ -6,6 +6,9 @@ Which worker it is, and what its answer teaches, is decided by whoever sends.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Cooperator
@@ -13,6 +16,7 @@ from twisted.web.iweb import IResponse
 from twisted.web.server import Request
 
 from sgl_droute.api.forwarded import client_headers, spooled_body, worker_headers
+from sgl_droute.errors import WorkerFailed
 from sgl_droute.fleet.worker import Worker
 from sgl_droute.workers.client import Call, WorkerClient
 from sgl_droute.workers.lesson import Lesson
@@ -26,12 +30,14 @@ class Carrier:
 
     Args:
         client: A client for this traffic only.
+        not_reached: Told of a worker that refused a connection or broke it.
         cooperator: Reads large request bodies in steps.
         clock: Provides the time.
         idle_timeout: Seconds of silence after which an answer is cut.
     """
 
     client: WorkerClient
+    not_reached: Callable[[Worker], None]
     cooperator: Cooperator
     clock: IReactorTime
     idle_timeout: float
@@ -45,7 +51,8 @@ class Carrier:
         """
         body = spooled_body(request).producer(self.cooperator)
         call = Call(request.method, worker.url, target, worker_headers(request), body)
-        return await self.client.send(call)
+        with self._noted(worker):
+            return await self.client.send(call)
 
     async def answer(
         self, request: Request, worker: Worker, response: IResponse, lesson: Lesson | None
@@ -57,12 +64,22 @@ class Carrier:
             WorkerFailed: The answer was cut.
             RequestTimeout: The client took no byte for too long.
         """
-        await relay(
-            response,
-            request,
-            client_headers(request, response.headers, worker.url),
-            worker=worker.url,
-            clock=self.clock,
-            idle_timeout=self.idle_timeout,
-            lesson=lesson,
-        )
+        with self._noted(worker):
+            await relay(
+                response,
+                request,
+                client_headers(request, response.headers, worker.url),
+                worker=worker.url,
+                clock=self.clock,
+                idle_timeout=self.idle_timeout,
+                lesson=lesson,
+            )
+
+    @contextmanager
+    def _noted(self, worker: Worker) -> Iterator[None]:
+        try:
+            yield
+        except WorkerFailed as failed:
+            if failed.gone:
+                self.not_reached(worker)
+            raise

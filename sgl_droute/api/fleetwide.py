@@ -22,9 +22,10 @@ from twisted.web.server import Request
 
 from sgl_droute.api.forwarded import spooled_body, worker_headers
 from sgl_droute.api.replies import reply
+from sgl_droute.errors import BodyTooLarge
 from sgl_droute.fleet.loras import LoraCall, has_no_loras
 from sgl_droute.fleet.pool import Pool
-from sgl_droute.fleet.worker import Worker
+from sgl_droute.fleet.worker import Worker, released, resumed, same_process
 from sgl_droute.workers.bodies import Spool
 from sgl_droute.workers.broadcast import Broadcasts, Result
 from sgl_droute.workers.client import Call
@@ -94,9 +95,10 @@ class FleetWide:
             NoWorker: There is nobody to send it to.
             BodyTooLarge: It is too large to be kept.
         """
-        return _told(
-            request, await self._run(request, lambda spool: self._adapt(request, path, spool))
-        )
+        if spooled_body(request).length > _LARGEST_READ:
+            raise BodyTooLarge(f"A LoRA call is kept, and has at most {_LARGEST_READ} bytes")
+        results = await self._run(request, lambda spool: self._adapt(request, path, spool))
+        return _told(request, results)
 
     async def release_memory(self, request: Request) -> bytes:
         """
@@ -115,10 +117,11 @@ class FleetWide:
         async with self._weights_turn.turn():
             workers = self.pool.reachable()
             results = await self._send(request, workers, spool)
-        path = _json_fields(spool).get("model_path")
-        for worker, result in zip(workers, results, strict=True):
-            if result.took and isinstance(path, str):
-                self.pool.change(worker, partial(evolve, weights=path))
+            path = _text(_json_fields(spool).get("model_path"))
+            for worker, result in zip(workers, results, strict=True):
+                now = self.pool.still(worker)
+                if result.took and now is not None and same_process(now, worker):
+                    self.pool.change(now, partial(evolve, weights=path))
         return results
 
     async def _adapt(self, request: Request, path: str, spool: Spool) -> list[Result]:
@@ -146,36 +149,41 @@ class FleetWide:
 
     async def _put_to_sleep(self, request: Request, spool: Spool) -> bytes:
         async with self._sleep_turn.turn():
-            awake = [w for w in self.pool if not w.dead and not (w.asleep and w.sleep_known)]
-            if not awake and self._sleepers():
+            asked = [w for w in self.pool if not w.dead and not (w.asleep and w.sleep_known)]
+            if not asked and any(worker.asleep for worker in self.pool):
                 return _nothing_to_do(request, "All workers are already sleeping")
-            if not awake:
+            if not asked:
                 self.pool.reachable()  # says why there is nobody
-            for worker in awake:
+            for worker in asked:
                 self.pool.change(worker, lambda now: evolve(now, asleep=True))
             # What the router has sent comes first, on whatever connection it travels.
-            results = await self._send(request, awake, spool, self.outstanding.none)
-            for worker, result in zip(awake, results, strict=True):
-                asleep = result.took or result.unknown
-                self.pool.change(worker, partial(evolve, asleep=asleep, sleep_known=True))
+            results = await self._send(request, asked, spool, self.outstanding.none)
+            for worker, result in zip(asked, results, strict=True):
+                end = partial(
+                    released,
+                    then=worker,
+                    answered=result.answered,
+                    asleep=result.took or result.unknown,
+                )
+                self.pool.change(worker, end)
             return _told(request, results)
 
     async def _wake(self, request: Request, spool: Spool) -> bytes:
         async with self._sleep_turn.turn():
-            known = self._sleepers()
-            # A router that was restarted, or a worker registered anew, may have been asleep before.
-            asked = known or [worker for worker in self.pool.reachable() if not worker.sleep_known]
+            sleepers = [worker for worker in self.pool if worker.asleep]
+            # To a router that was restarted its workers seem awake, and may sleep all the same.
+            unsure = [worker for worker in self.pool if not (worker.dead or worker.sleep_known)]
+            asked = sleepers or unsure
+            if not asked:
+                self.pool.reachable()  # says why there is nobody
             results = await self._send(request, asked, spool)
             for worker, result in zip(asked, results, strict=True):
                 if result.took:
-                    self.pool.change(worker, partial(evolve, asleep=False, sleep_known=True))
+                    self.pool.change(worker, partial(resumed, then=worker))
                     self.readiness.look_after(worker)
-            if known or any(_woke(result) for result in results):
+            if sleepers or any(_woke(result) for result in results):
                 return _told(request, results)
             return _nothing_to_do(request, "All workers are already active", results)
-
-    def _sleepers(self) -> list[Worker]:
-        return [worker for worker in self.pool if worker.asleep]
 
     def _run(
         self, request: Request, work: Callable[[Spool], Coroutine[Any, Any, T]]
@@ -214,6 +222,10 @@ def _nothing_to_do(request: Request, message: str, results: Sequence[Result] = (
 
 def _no_loras(result: Result) -> bool:
     return has_no_loras(str(result.body))
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _woke(result: Result) -> bool:

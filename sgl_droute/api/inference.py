@@ -4,8 +4,6 @@ Requests that go to one worker: chosen, sent, and its answer relayed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from attrs import define, evolve, field
 from twisted.logger import Logger
 from twisted.web.iweb import IResponse
@@ -14,7 +12,7 @@ from twisted.web.server import Request
 from sgl_droute.api.carrier import Carrier
 from sgl_droute.api.forwarded import spooled_body
 from sgl_droute.api.model_name import named_model
-from sgl_droute.errors import Disconnected, NotConnected, NoWorker, WorkerTimeout
+from sgl_droute.errors import NotConnected, NoWorker
 from sgl_droute.fleet.capabilities import ANYTHING, Want
 from sgl_droute.fleet.holdings import Holdings
 from sgl_droute.fleet.pool import Pool
@@ -36,7 +34,6 @@ class Inference:
         holdings: Told of what workers made.
         outstanding: Told of the requests that wait for an answer.
         carrier: Carries requests and answers.
-        not_reached: Told of a worker that refused or broke a connection.
         max_connections: Requests in flight at once (count); more wait, first come first served.
     """
 
@@ -44,7 +41,6 @@ class Inference:
     holdings: Holdings
     outstanding: Outstanding
     carrier: Carrier
-    not_reached: Callable[[Worker], None]
     max_connections: int
     _gate: Gate = field(init=False)
 
@@ -108,13 +104,8 @@ class Inference:
                 raise unreached or nobody from None
 
     async def _send(self, request: Request, worker: Worker, target: bytes) -> IResponse:
-        try:
-            with self.outstanding.request(worker):
-                response = await self.carrier.send(request, worker, target)
-        except Disconnected as failed:
-            if not isinstance(failed, WorkerTimeout):
-                self.not_reached(worker)
-            raise
+        with self.outstanding.request(worker):
+            response = await self.carrier.send(request, worker, target)
         self.pool.record_answer(worker)
         return response
 

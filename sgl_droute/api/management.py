@@ -21,7 +21,7 @@ from sgl_droute.api.replies import reply
 from sgl_droute.errors import BadRequest, NotFound
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.urls import normalise_worker_url
-from sgl_droute.fleet.worker import Worker, quarantined
+from sgl_droute.fleet.worker import Worker, quarantined, tried_again
 from sgl_droute.workers.health import HealthMonitor
 from sgl_droute.workers.readiness import Readiness
 
@@ -167,7 +167,8 @@ class Management:
     async def _bring_about(self, worker: Worker, wishes: Mapping[str, bool]) -> None:
         now = self.pool.still(worker)
         if wishes.get("is_dead") is False and now is not None and now.dead:
-            await self.monitor.check_anew(self.pool.add(worker.url))
+            self.pool.change(now, tried_again)
+            await self.monitor.check_anew(now)
         if wishes.get("refresh_video_support"):
             await self._for_a_while(self.readiness.ask_again(worker))
         elif wishes.get("is_dead") is False:

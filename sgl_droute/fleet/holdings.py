@@ -96,7 +96,7 @@ class Holdings:
             self.owners.clear_unknown()  # somebody new may know
         elif now is None:
             self.jobs.worker_lost(before.url, before.serial)
-        elif now.incarnation != before.incarnation:
+        elif now.incarnation != before.incarnation and before.incarnation:
             self.jobs.restarted(now.url, now.serial)
 
 

@@ -7,7 +7,7 @@ transitions, `sgl_droute.fleet.desk` and `sgl_droute.fleet.selection` the choice
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -21,7 +21,14 @@ from sgl_droute.fleet.desk import Desk
 from sgl_droute.fleet.loras import LoraSet
 from sgl_droute.fleet.selection import ALGORITHMS
 from sgl_droute.fleet.urls import normalise_worker_url
-from sgl_droute.fleet.worker import Probe, Worker, answered, checked, registered_again
+from sgl_droute.fleet.worker import (
+    Probe,
+    Worker,
+    answered,
+    checked,
+    registered_again,
+    same_process,
+)
 
 Observer = Callable[[Worker | None, Worker | None], None]
 
@@ -53,6 +60,7 @@ class Pool:
     _desks: dict[Want, Desk] = field(factory=dict, init=False)
     _relevant: dict[Capabilities, list[Desk]] = field(factory=dict, init=False)
     _served: Counter[frozenset[str]] = field(factory=Counter, init=False)
+    _changes: deque[tuple[Worker | None, Worker | None]] = field(factory=deque, init=False)
     _observers: list[Observer] = field(factory=list, init=False)
     _lora_observers: list[Callable[[LoraSet], None]] = field(factory=list, init=False)
 
@@ -225,7 +233,7 @@ class Pool:
         then = {before.serial: before for before in took}
         for worker in self:
             before = then.get(worker.serial)
-            current = before is not None and _same_process(worker, before)
+            current = before is not None and same_process(worker, before)
             self._keep(evolve(worker, stale=not current or (worker.stale and not loras.single)))
         for observer in self._lora_observers:
             observer(loras)
@@ -236,7 +244,7 @@ class Pool:
         that if it was restarted or the set changed meanwhile.
         """
         now = self._workers.get(worker.url)
-        if now is not None and loras is self.loras and _same_process(now, worker):
+        if now is not None and loras is self.loras and same_process(now, worker):
             self._keep(evolve(now, stale=False))
 
     def _drop(self, worker: Worker) -> Worker:
@@ -290,8 +298,14 @@ class Pool:
             self._retired.popitem(last=False)
 
     def _tell(self, before: Worker | None, after: Worker | None) -> None:
-        for observer in self._observers:
-            observer(before, after)
+        # A change that an observer makes is told after the one that caused it.
+        self._changes.append((before, after))
+        if len(self._changes) > 1:
+            return
+        while self._changes:
+            for observer in self._observers:
+                observer(*self._changes[0])
+            self._changes.popleft()
 
     def _count_models(self, worker: Worker, by: int) -> None:
         names = worker.capabilities.names
@@ -347,11 +361,6 @@ class Pool:
 
     def __contains__(self, url: object) -> bool:
         return url in self._workers
-
-
-def _same_process(now: Worker, before: Worker) -> bool:
-    met = now.serial == before.serial and now.incarnation == before.incarnation
-    return met and not now.lapsed
 
 
 def _place(worker: Worker) -> tuple[bool, bool, int]:

@@ -26,8 +26,9 @@ class Worker:
         jobs: Video and mesh jobs that it has not finished (count).
         failures: Health checks failed in a row (count); one success resets it.
         dead: Quarantined: no traffic.
-        proven: In service once: a health check went well since it was registered. Quarantine of a
-            proven worker is for good; any other is probed on and joins at its first good answer.
+        proven: In service once: it answered a health check well, or traffic beside one, since it
+            was registered. Quarantine of a proven worker is for good; any other is probed on and
+            joins at its first good answer.
         answered: Sent an answer on the traffic road since its last health check.
         lapsed: It may have been restarted since its last good health check, and then has forgotten
             its jobs, adapters and weights.
@@ -164,8 +165,9 @@ def checked(worker: Worker, probe: Probe, *, threshold: int) -> Worker:
 
 def _met_anew(worker: Worker) -> Worker:
     """
-    *worker* when another process may answer at its URL: that one has its first weights, and is
-    awake whatever its predecessor was.
+    *worker* when another process may answer at its URL: that one has its first weights. Where its
+    predecessor slept it is awake in truth, gets no work until a resume all the same, and is to be
+    released anew.
     """
     return evolve(worker, incarnation=worker.incarnation + 1, weights=None, sleep_known=False)
 
@@ -177,14 +179,47 @@ def answered(worker: Worker) -> Worker:
     return worker if worker.answered else evolve(worker, answered=True)
 
 
+def tried_again(worker: Worker) -> Worker:
+    """
+    *worker* when it may come back from quarantine: it has to prove itself anew.
+    """
+    return evolve(worker, proven=False, lapsed=True) if worker.dead else worker
+
+
 def registered_again(worker: Worker) -> Worker:
     """
-    *worker* after its URL was registered once more: a quarantined one has to prove itself anew, one
-    that was about to leave stays.
+    *worker* after its URL was registered once more: as `tried_again`, and if it was about to leave
+    it stays.
     """
     if worker.leaving:
         worker = evolve(worker, leaving=False, draining=False)
-    return evolve(worker, proven=False, lapsed=True) if worker.dead else worker
+    return tried_again(worker)
+
+
+def same_process(now: Worker, then: Worker) -> bool:
+    """
+    Whether *now* is the process that it was *then*, as far as can be told.
+    """
+    return now.serial == then.serial and now.incarnation == then.incarnation and not now.lapsed
+
+
+def released(now: Worker, then: Worker, *, answered: bool, asleep: bool) -> Worker:
+    """
+    *now* after the end of a release that was sent to it *then*.
+
+    Args:
+        answered: The worker said what it did; otherwise a worker that slept sleeps on.
+        asleep: It took the call, or may have.
+    """
+    asleep = asleep or (then.asleep and not answered)
+    return evolve(now, asleep=asleep, sleep_known=answered and same_process(now, then))
+
+
+def resumed(now: Worker, then: Worker) -> Worker:
+    """
+    *now* after it took a resume that was sent to it *then*.
+    """
+    return evolve(now, asleep=False, sleep_known=same_process(now, then))
 
 
 def quarantined(worker: Worker, reason: str) -> Worker:

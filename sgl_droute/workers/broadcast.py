@@ -36,12 +36,14 @@ class Result:
         worker_url: Base URL of the worker.
         status_code: Its HTTP status; 502 when there was no usable answer.
         body: Its JSON; ``{"raw": text}`` when it is none; ``{"error": text}`` without an answer.
-        unknown: Whether the worker may have done it or not, or may do it yet.
+        answered: Whether the worker answered; otherwise the status is the router's.
+        unknown: Whether it may have done it without an answer, or may do it yet.
     """
 
     worker_url: str
     status_code: int
     body: Any
+    answered: bool = True
     unknown: bool = False
 
     @classmethod
@@ -150,7 +152,7 @@ class Broadcasts(Service):
             answer = await self.client.fetch(call, limit=_LARGEST_ANSWER)
         except RouterError as error:
             unknown = isinstance(error, WorkerFailed) and not isinstance(error, NotConnected)
-            return Result(call.worker, 502, {"error": str(error)}, unknown)
+            return Result(call.worker, 502, {"error": str(error)}, answered=False, unknown=unknown)
         return Result.of(call.worker, answer)
 
 

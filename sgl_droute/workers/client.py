@@ -205,12 +205,12 @@ class _Collector(Protocol):
         hang_up(self.transport)
 
 
-def cut_answer(worker: str, size: int, reason: Failure) -> WorkerFailed:
+def cut_answer(worker: str, size: int, reason: Failure) -> Disconnected:
     """
     The error for an answer of which only *size* body bytes came.
     """
     why = str(_cause(reason.value)).rstrip(".")
-    return WorkerFailed(worker, f"answer cut after {size} bytes: {why}")
+    return Disconnected(worker, f"answer cut after {size} bytes: {why}")
 
 
 def hang_up(transport: Any) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from attrs import define, field
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 
@@ -104,9 +104,10 @@ class Finder(Service):
                 each.cancel()
             self.holdings.seen(kind, id, workers[place], fields)
             return workers[place]
-        silent = [
-            str(failure.value) for _, failure in outcome if not isinstance(failure.value, _NotHere)
-        ]
+        reasons = [failure.value for _, failure in outcome]
+        if any(isinstance(reason, CancelledError) for reason in reasons):
+            raise CancelledError
+        silent = [str(reason) for reason in reasons if not isinstance(reason, _NotHere)]
         if silent:
             problems = "; ".join(silent)
             raise NoWorker(f"{kind}_id {id} was not found, and not all answered: {problems}")

@@ -17,10 +17,11 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sgl_droute.errors import Disconnected, NoSockets, WorkerFailed, WorkerTimeout
+from sgl_droute.errors import NoSockets, WorkerFailed
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Probe, Worker
 from sgl_droute.workers.client import Call, WorkerClient
+from sgl_droute.workers.once import waiting_for
 
 log = Logger()
 
@@ -89,10 +90,11 @@ class HealthMonitor(Service):
 
     def check(self, worker: Worker) -> Deferred[None]:
         """
-        Check *worker* now, unless a check of it is under way; never fails.
+        Check *worker* now, unless a check of it is under way; never fails. Cancelling the wait for
+        a check does not reach the check.
         """
         under_way = self._checks.get(worker.serial)
-        return self._begin(worker) if under_way is None else under_way
+        return waiting_for(self._begin(worker) if under_way is None else under_way)
 
     def check_anew(self, worker: Worker) -> Deferred[None]:
         """
@@ -101,7 +103,7 @@ class HealthMonitor(Service):
         under_way = self._checks.get(worker.serial)
         if under_way is not None:
             under_way.cancel()
-        return self._begin(worker)
+        return waiting_for(self._begin(worker))
 
     def not_reached(self, worker: Worker) -> None:
         """
@@ -129,11 +131,11 @@ class HealthMonitor(Service):
         except NoSockets as problem:
             log.warn("worker {url} was not checked: {problem}", url=worker.url, problem=problem)
             return
-        before = self.pool.holder(worker.url)
+        before = self.pool.still(worker)
         now = self.pool.record_probe(worker, probe, threshold=self.threshold)
         if now is None or before is None:
             return
-        self._tell(worker, now, probe)
+        self._tell(before, now, probe)
         if probe.healthy:
             self.well(before, now)
 
@@ -142,8 +144,7 @@ class HealthMonitor(Service):
         try:
             answer = await self.client.fetch(call, limit=_LARGEST_ANSWER)
         except WorkerFailed as failed:
-            gone = isinstance(failed, Disconnected) and not isinstance(failed, WorkerTimeout)
-            return Probe(healthy=False, silent=True, gone=gone, reason=failed.reason)
+            return Probe(healthy=False, silent=True, gone=failed.gone, reason=failed.reason)
         if answer.status == 200:
             return Probe(healthy=True)
         return Probe(healthy=False, gone=True, reason=_reason(answer.status, answer.body))

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from sgl_droute.errors import NotConnected, RouterError, WorkerFailed, WorkerTimeout
+from sgl_droute.errors import RouterError, WorkerFailed
 from sgl_droute.fleet.holdings import Holdings, says_unknown
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Worker
@@ -91,8 +91,7 @@ class JobWatch(Service):
                 await self._ask(worker, job.kind, job.id)
             self._refused.pop(worker.serial, None)
         except WorkerFailed as failed:
-            late = isinstance(failed, WorkerTimeout)
-            if worker.dead or (isinstance(failed, NotConnected) and not late):
+            if worker.dead or failed.gone:
                 self._not_reached(worker)
         except (RouterError, CancelledError):
             pass

@@ -78,5 +78,26 @@ class Once(Generic[K, T]):
                 each.callback(result)
 
 
+def waiting_for(origin: Deferred[T]) -> Deferred[T]:
+    """
+    Fires with the result of *origin*; cancelling it does not reach *origin*.
+    """
+    waiting: Deferred[T] = Deferred()
+
+    def pass_on(result: T) -> T:
+        if not waiting.called:
+            waiting.callback(result)
+        return result
+
+    def fail(failure: Failure) -> Failure | None:
+        if waiting.called:
+            return failure
+        waiting.errback(failure)
+        return None
+
+    origin.addCallbacks(pass_on, fail)
+    return waiting
+
+
 def _nothing(_: object) -> None:
     """The result of waiting for whatever end."""

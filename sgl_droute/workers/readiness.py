@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import define, field
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Cooperator
 from twisted.logger import Logger
@@ -57,6 +57,7 @@ class Readiness(Service):
     clock: IReactorTime
     _asked: dict[int, float] = field(factory=dict, init=False)
     _once: Once[int, None] = field(factory=Once, init=False)
+    _asking: Once[int, None] = field(factory=Once, init=False)
     _held: frozenset[int] = field(default=frozenset(), init=False)
 
     def stopService(self) -> Deferred[Any]:
@@ -64,7 +65,7 @@ class Readiness(Service):
         Stop what is under way; the result comes when it has ended.
         """
         super().stopService()
-        return self._once.stop()
+        return DeferredList([self._once.stop(), self._asking.stop()])
 
     def checked(self, before: Worker, now: Worker) -> None:
         """
@@ -84,10 +85,10 @@ class Readiness(Service):
 
     def ask_again(self, worker: Worker) -> Deferred[None]:
         """
-        As `look_after`, however lately *worker* was asked what it serves.
+        Ask *worker* what it serves, however lately it was asked; fires when that was tried.
         """
         self._asked.pop(worker.serial, None)
-        return self.look_after(worker)
+        return self._asking.run(worker.serial, lambda: self._ask(worker))
 
     def forget(self, before: Worker | None, now: Worker | None) -> None:
         """
@@ -112,7 +113,7 @@ class Readiness(Service):
     def hold(self, workers: Iterable[Worker]) -> Iterator[None]:
         """
         A block in which no replay begins for *workers*; whoever lacks adapters at its end is looked
-        after.
+        after. One at a time.
         """
         self._held = frozenset(worker.serial for worker in workers)
         try:
@@ -144,12 +145,15 @@ class Readiness(Service):
     async def _bring_up(self, worker: Worker) -> None:
         now = self.pool.still(worker)
         if now is not None and self._out_of_date(now):
-            found = await discover(self.probes, now)
-            if found is not None and self.pool.record_capabilities(now, found) is not None:
-                self._asked[now.serial] = self.clock.seconds()
+            await self._asking.run(worker.serial, lambda: self._ask(worker))
         now = self.pool.still(worker)
         while now is not None and self._behind(now) and await self._replayed(now):
             now = self.pool.still(worker)
+
+    async def _ask(self, worker: Worker) -> None:
+        found = await discover(self.probes, worker)
+        if found is not None and self.pool.record_capabilities(worker, found) is not None:
+            self._asked[worker.serial] = self.clock.seconds()
 
     async def _replayed(self, worker: Worker) -> bool:
         loras = self.pool.loras

@@ -522,7 +522,7 @@ def test_a_large_call_outlives_its_client() -> None:
     The body is there for everybody after its client has gone.
     """
     router = started("a", "b")
-    body = {**FOX, "extra": "x" * 3_000_000}
+    body = {**FOX, "extra": "x" * 900_000}
     fault(router, "a", path=SET, delay=3, times=1)
     router.begin("POST", SET, json=OWL)
     client = router.begin("POST", SET, json=body)
@@ -532,7 +532,43 @@ def test_a_large_call_outlives_its_client() -> None:
     sizes = [router.workers[n].journal.received[-1].body_size for n in "ab"]
     assert orders(router, "a") == orders(router, "b") == [SET, SET]
     assert [adapters(router, name) for name in "ab"] == [["fox"]] * 2
-    assert all(size == 0 or size > 3_000_000 for size in sizes)
+    assert all(size == 0 or size > 900_000 for size in sizes)
+
+
+def test_a_call_that_is_too_large_to_be_kept() -> None:
+    """
+    What could not be replayed is not sent in the first place.
+    """
+    router = started("a")
+    answer = router.ask("POST", SET, json={**FOX, "extra": "x" * 1_100_000})
+    assert answer.status == 413
+    assert orders(router, "a") == []
+
+
+def test_a_release_that_was_not_answered_is_sent_again() -> None:
+    """
+    A worker that gave no answer may hold its memory: it gets no work, and the next release.
+    """
+    router = started("a", timeout=5)
+    fault(router, "a", path=RELEASE, hang=True, times=1)
+    assert statuses(post(router, RELEASE)) == [502]
+    assert state(router, "a") == "sleeping"
+    assert not router.workers["a"].weights.sleeping
+    assert statuses(post(router, RELEASE)) == [200]
+    assert router.workers["a"].weights.sleeping
+
+
+def test_a_sleeper_that_was_not_reached_sleeps_on() -> None:
+    """
+    A release that did not reach a restarted sleeper leaves it out of traffic.
+    """
+    router = started("a")
+    post(router, RELEASE)
+    restart(router, "a")
+    router.wait(20)
+    router.stop_worker("a")
+    assert statuses(post(router, RELEASE)) == [502]
+    assert state(router, "a") == "sleeping"
 
 
 def test_stopping_during_a_call(logged: list[LogEvent]) -> None:

@@ -311,7 +311,8 @@ def test_settled() -> None:
     router = started("a")
     ready, worker = readiness(router), router.service.pool["http://a:1"]
     fault(router, "a", path="/model_info", delay=2, times=1)
-    ready.ask_again(worker)
+    router.service.pool.record_lapse(worker)
+    router.wait(10)
     settled: list[None] = []
     ready.settled(worker).addCallback(settled.append)
     router.settle()
