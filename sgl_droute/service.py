@@ -119,9 +119,8 @@ class RouterService(MultiService):
             reactor,
             interval=settings.health_check_interval,
             threshold=settings.health_check_failure_threshold,
-            well=self._readiness.checked,
+            well=self._readiness.answered_well,
         )
-        self.pool.watch(self._readiness.forget)
         self._store = open_store(
             settings.state, reactor, job_ttl=settings.job_ttl, max_owners=MOST_OWNERS
         )

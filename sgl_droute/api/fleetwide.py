@@ -74,7 +74,7 @@ class FleetWide:
         Raises:
             NoWorker: There is none.
         """
-        workers = self.pool.reachable()
+        workers = self.pool.order_takers()
         return _told(
             request, await self._run(request, lambda spool: self._send(request, workers, spool))
         )
@@ -115,7 +115,7 @@ class FleetWide:
 
     async def _update(self, request: Request, spool: Spool) -> list[Result]:
         async with self._weights_turn.turn():
-            workers = self.pool.reachable()
+            workers = self.pool.order_takers()
             results = await self._send(request, workers, spool)
             path = _text(_json_fields(spool).get("model_path"))
             for worker, result in zip(workers, results, strict=True):
@@ -126,7 +126,7 @@ class FleetWide:
 
     async def _adapt(self, request: Request, path: str, spool: Spool) -> list[Result]:
         async with self._lora_turn.turn():
-            workers = self.pool.reachable()
+            workers = self.pool.order_takers()
             with self.readiness.hold(workers):
                 results = await self._send(request, workers, spool, self.readiness.settled)
                 self._note_loras(LoraCall(path, _json_fields(spool)), workers, results)
@@ -153,7 +153,7 @@ class FleetWide:
             if not asked and any(worker.asleep for worker in self.pool):
                 return _nothing_to_do(request, "All workers are already sleeping")
             if not asked:
-                self.pool.reachable()  # says why there is nobody
+                self.pool.order_takers()  # says why there is nobody
             for worker in asked:
                 self.pool.change(worker, lambda now: evolve(now, asleep=True))
             # What the router has sent comes first, on whatever connection it travels.
@@ -175,7 +175,7 @@ class FleetWide:
             unsure = [worker for worker in self.pool if not (worker.dead or worker.sleep_known)]
             asked = sleepers or unsure
             if not asked:
-                self.pool.reachable()  # says why there is nobody
+                self.pool.order_takers()  # says why there is nobody
             results = await self._send(request, asked, spool)
             for worker, result in zip(asked, results, strict=True):
                 if result.took:

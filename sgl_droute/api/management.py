@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit
 
 from attrs import define, evolve
 from twisted.internet.defer import Deferred
@@ -18,6 +17,7 @@ from twisted.web.server import Request
 from sgl_droute.api.forwarded import spooled_body
 from sgl_droute.api.reading import flag, json_fields, parameter
 from sgl_droute.api.replies import reply
+from sgl_droute.api.worker_object import shown, worker_id_of
 from sgl_droute.errors import BadRequest, NotFound
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.urls import normalise_worker_url
@@ -197,45 +197,6 @@ class Management:
     def _worker_urls(self, request: Request) -> bytes:
         urls = [worker.url for worker in self.pool]
         return reply(request, {"status": "success", "worker_urls": urls})
-
-
-def worker_id_of(url: str) -> str:
-    """
-    The id of the worker at *url* in paths: its URL with everything percent-encoded.
-    """
-    return quote(url, safe="")
-
-
-def shown(worker: Worker) -> dict[str, Any]:
-    """
-    *worker* as the API shows it.
-    """
-    capabilities = worker.capabilities
-    abilities = capabilities.abilities
-    return {
-        "worker_id": worker_id_of(worker.url),
-        "display_id": _display_id(worker.url),
-        "url": worker.url,
-        "state": worker.state,
-        "active_requests": worker.in_flight,
-        "jobs": worker.jobs,
-        "is_dead": worker.dead,
-        "is_sleeping": worker.asleep,
-        "draining": worker.draining,
-        "disabled": worker.disabled,
-        "consecutive_failures": worker.failures,
-        "last_error": worker.last_error or None,
-        "video_support": None if abilities is None else "video" in abilities,
-        "capabilities": None if abilities is None else sorted(abilities),
-        "model": capabilities.model,
-        "weights": worker.weights,
-    }
-
-
-def _display_id(url: str) -> str:
-    parts = urlsplit(url)
-    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-    return f"{parts.netloc.rpartition(':')[0] if parts.port else parts.netloc}:{port}"
 
 
 def _wishes(fields: Mapping[str, Any]) -> dict[str, bool]:

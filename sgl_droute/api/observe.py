@@ -29,7 +29,7 @@ class Observe:
         """
         200 when at least one worker is neither quarantined nor asleep, else 503, with the counts.
         """
-        healthy = sum(worker.reachable for worker in self.pool)
+        healthy = sum(worker.takes_orders for worker in self.pool)
         answer = {
             "status": "healthy" if healthy else "unhealthy",
             "healthy_workers": healthy,

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 from attrs import define, field
 from twisted.web.iweb import IResponse
@@ -14,12 +13,13 @@ from twisted.web.server import Request
 
 from sgl_droute.api.carrier import Carrier
 from sgl_droute.errors import NoWorker, WorkerFailed
-from sgl_droute.fleet.holdings import Holdings, says_unknown
+from sgl_droute.fleet.holdings import Holdings
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Worker
-from sgl_droute.workers.finder import COLLECTIONS, Finder
+from sgl_droute.workers.finder import Finder
 from sgl_droute.workers.gate import Gate
 from sgl_droute.workers.lesson import Lesson
+from sgl_droute.workers.records import record_target, says_unknown
 
 
 @define(eq=False)
@@ -55,8 +55,7 @@ class Owned:
             NotFound: Every worker said that it does not know the id.
             NoWorker: Its worker does not answer, or nobody is known to hold it and not all answer.
         """
-        target = f"{COLLECTIONS[kind]}/{quote(id, safe='')}".encode()
-        await self._forward(self.records, request, kind, id, target)
+        await self._forward(self.records, request, kind, id, record_target(kind, id))
 
     async def content(self, request: Request, kind: str, id: str) -> None:
         """

@@ -17,8 +17,7 @@ from sgl_droute.fleet.owners import Owners, keepable
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Worker
 
-# The kinds of things that have ids, and of those the ones that are made by a job.
-KINDS = ("image", "video", "mesh")
+# The kinds of things that are made by a job; images have ids too.
 JOBS = ("video", "mesh")
 
 
@@ -98,31 +97,6 @@ class Holdings:
             self.jobs.worker_lost(before.url, before.serial)
         elif now.incarnation != before.incarnation and before.incarnation:
             self.jobs.restarted(now.url, now.serial)
-
-
-def says_held(kind: str, id: str, status: int, fields: Mapping[str, Any]) -> bool:
-    """
-    Whether a worker's answer to a GET of *id* shows that it holds it.
-
-    The record of a job names it. An image has only its file, or is told to be elsewhere (400, with
-    cloud storage) or to lack the output asked for.
-    """
-    if kind != "image":
-        return status == 200 and fields.get("id") == id
-    lacks_output = status == 404 and "variant" in str(fields.get("detail"))
-    return status in (200, 206, 400, 416) or lacks_output
-
-
-def says_unknown(kind: str, status: int, fields: Mapping[str, Any]) -> bool:
-    """
-    Whether a worker's answer to a GET of an id says that it never heard of it, or forgot it.
-
-    ``404`` is also the answer for a job that is not finished, and for an output that it has not.
-    """
-    if status != 404:
-        return False
-    detail = fields.get("detail")
-    return not isinstance(detail, str) or detail in (f"{kind.capitalize()} not found", "Not Found")
 
 
 def _id(fields: Mapping[str, Any]) -> str | None:

@@ -78,13 +78,13 @@ class OpenJobs:
 
     Args:
         on_count: Called with worker, serial and number of open jobs when that number changed.
-        on_open: Called with kind and id of a job that was opened or ended.
+        on_change: Called with kind and id of a job that was opened or ended.
         most: Jobs kept (count); beyond that the one known for longest ends.
     """
 
     on_count: Callable[[str, int, int], object] = lambda worker, serial, count: None
+    on_change: Callable[[str, str], object] = lambda kind, id: None
     most: int = field(default=100_000, validator=ge(1))
-    on_open: Callable[[str, str], object] = lambda kind, id: None
     _jobs: dict[_Key, OpenJob] = field(factory=dict, init=False)
     _lines: dict[_Registration, list[_Key]] = field(factory=dict, init=False)
     _durations: Durations = field(factory=Durations, init=False)
@@ -155,7 +155,7 @@ class OpenJobs:
         line = self._lines.pop((worker, serial), [])
         for key in line:
             del self._jobs[key]
-            self.on_open(*key)
+            self.on_change(*key)
         if line:
             self.on_count(worker, serial, 0)
 
@@ -276,7 +276,7 @@ class OpenJobs:
         self._tell(job)
 
     def _tell(self, job: OpenJob) -> None:
-        self.on_open(job.kind, job.id)
+        self.on_change(job.kind, job.id)
         self.on_count(job.worker, job.serial, self.count(job.worker, job.serial))
 
 

@@ -2,7 +2,7 @@
 The registered workers: who there is, who may take work, who has how much.
 
 The one mutable object of the fleet. It decides little by itself: `sgl_droute.fleet.worker` has the
-transitions, `sgl_droute.fleet.desk` and `sgl_droute.fleet.selection` the choice.
+transitions, `sgl_droute.fleet.desks` and `sgl_droute.fleet.selection` the choice.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from random import Random
 from attrs import define, evolve, field
 
 from sgl_droute.errors import BadRequest, NotFound, NoWorker, RouterError
-from sgl_droute.fleet.capabilities import ANYTHING, UNNAMED, Capabilities, Want
-from sgl_droute.fleet.desk import Desk
+from sgl_droute.fleet.capabilities import ANYTHING, Capabilities, Want
+from sgl_droute.fleet.desks import Desks
 from sgl_droute.fleet.loras import LoraSet
 from sgl_droute.fleet.selection import ALGORITHMS
 from sgl_droute.fleet.urls import normalise_worker_url
@@ -57,12 +57,14 @@ class Pool:
     _workers: dict[str, Worker] = field(factory=dict, init=False)
     _retired: OrderedDict[str, Worker] = field(factory=OrderedDict, init=False)
     _serials: Iterator[int] = field(factory=lambda: count(1), init=False)
-    _desks: dict[Want, Desk] = field(factory=dict, init=False)
-    _relevant: dict[Capabilities, list[Desk]] = field(factory=dict, init=False)
-    _served: Counter[frozenset[str]] = field(factory=Counter, init=False)
+    _desks: Desks = field(init=False)
     _changes: deque[tuple[Worker | None, Worker | None]] = field(factory=deque, init=False)
     _observers: list[Observer] = field(factory=list, init=False)
     _lora_observers: list[Callable[[LoraSet], None]] = field(factory=list, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        make = ALGORITHMS[self.algorithm]
+        self._desks = Desks(lambda: make(self.random), strict_model=self.strict_model)
 
     def watch(self, observer: Observer) -> None:
         """
@@ -127,16 +129,16 @@ class Pool:
         """
         return self._workers.get(url) or self._retired.get(url)
 
-    def reachable(self) -> list[Worker]:
+    def order_takers(self) -> list[Worker]:
         """
         The workers that a fleet-wide call goes to: all that are neither quarantined nor asleep.
 
         Raises:
             NoWorker: There is none.
         """
-        workers = [worker for worker in self if worker.reachable]
+        workers = [worker for worker in self if worker.takes_orders]
         if not workers:
-            raise self._nobody(ANYTHING, lambda worker: worker.reachable)
+            raise self._nobody(ANYTHING, lambda worker: worker.takes_orders)
         return workers
 
     # Who gets work.
@@ -144,7 +146,7 @@ class Pool:
     @property
     def several_models(self) -> bool:
         """Whether it matters which model a request names."""
-        return self.strict_model or len(self._served) > 1
+        return self._desks.several_models
 
     @contextmanager
     def lease(self, want: Want = ANYTHING, without: Collection[str] = ()) -> Iterator[Worker]:
@@ -160,8 +162,8 @@ class Pool:
             BadRequest: No worker of the pool is able to serve it.
             NotFound: It names a model that nobody serves, and that matters.
         """
-        want = self._resolved(want)
-        url = self._desk(want).choose(without)
+        want = self._desks.resolved(want)
+        url = self._desks.choose(want, without)
         if url is None and not (self._workers or want.strict):
             raise NoWorker("No workers registered in the pool")
         if url is None:
@@ -249,9 +251,7 @@ class Pool:
 
     def _drop(self, worker: Worker) -> Worker:
         del self._workers[worker.url]
-        for desk in self._desks_for(worker.capabilities):
-            desk.discard(worker.url)
-        self._count_models(worker, -1)
+        self._desks.changed(worker, None)
         self._tell(worker, None)
         return worker
 
@@ -263,33 +263,11 @@ class Pool:
             # Whoever may have been restarted has no adapters, wherever that is noticed.
             worker = evolve(worker, stale=True)
         self._workers[worker.url] = worker
-        self._put_on_desks(before, worker)
+        self._desks.changed(before, worker)
         self._tell(before, worker)
         if worker.leaving and worker.idle and self._workers.get(worker.url) is worker:
             self._retire(worker)
         return worker
-
-    def _put_on_desks(self, before: Worker | None, worker: Worker) -> None:
-        if before is not None and before.capabilities != worker.capabilities:
-            self._count_models(before, -1)
-            for desk in self._desks_for(before.capabilities):
-                desk.discard(worker.url)
-        if before is None or before.capabilities != worker.capabilities:
-            self._count_models(worker, 1)
-        elif _place(before) == _place(worker):
-            return
-        for desk in self._desks_for(worker.capabilities):
-            desk.put(worker)
-
-    def _desks_for(self, capabilities: Capabilities) -> list[Desk]:
-        """
-        The desks that workers with *capabilities* may stand on; with many models these are few.
-        """
-        desks = self._relevant.get(capabilities)
-        if desks is None:
-            allowed = [desk for desk in self._desks.values() if desk.want.allows(capabilities)]
-            desks = self._relevant[capabilities] = allowed
-        return desks
 
     def _retire(self, worker: Worker) -> None:
         self._drop(worker)
@@ -307,37 +285,7 @@ class Pool:
                 observer(*self._changes[0])
             self._changes.popleft()
 
-    def _count_models(self, worker: Worker, by: int) -> None:
-        names = worker.capabilities.names
-        self._served[names] += by
-        if not self._served[names]:
-            del self._served[names]
-            # A desk for a model that is served no more would be kept for good.
-            gone = names.difference(*self._served) if self._served else names
-            for want in [want for want in self._desks if want.model in gone]:
-                del self._desks[want]
-            self._relevant.clear()
-
-    # Choice.
-
-    def _resolved(self, want: Want) -> Want:
-        if want.model is None or any(want.model in names for names in self._served):
-            return want
-        if not self.strict_model:
-            return evolve(want, model=None)
-        if frozenset() in self._served:
-            return evolve(want, model=UNNAMED)
-        raise NotFound(f"The model {want.model!r} is served by no worker")
-
-    def _desk(self, want: Want) -> Desk:
-        desk = self._desks.get(want)
-        if desk is None:
-            make = ALGORITHMS[self.algorithm]
-            desk = self._desks[want] = Desk(want, lambda: make(self.random))
-            self._relevant.clear()
-            for worker in self._workers.values():
-                desk.put(worker)
-        return desk
+    # Why nobody.
 
     def _nobody(self, want: Want, usable: Callable[[Worker], bool]) -> RouterError:
         allowed = [worker for worker in self if want.allows(worker.capabilities)]
@@ -351,6 +299,7 @@ class Pool:
         return NoWorker(f"No eligible {kind}workers available in the pool: {counts or 'none left'}")
 
     def __iter__(self) -> Iterator[Worker]:
+        """The workers as they are now; what changes meanwhile does not disturb it."""
         return iter(list(self._workers.values()))
 
     def __len__(self) -> int:
@@ -361,10 +310,3 @@ class Pool:
 
     def __contains__(self, url: object) -> bool:
         return url in self._workers
-
-
-def _place(worker: Worker) -> tuple[bool, bool, int]:
-    """
-    All that a desk sees of *worker*, its capabilities aside.
-    """
-    return worker.eligible, worker.doubtful, worker.load

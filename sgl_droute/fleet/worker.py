@@ -82,7 +82,7 @@ class Worker:
         return not (self.dead or self.draining or self.disabled or self.asleep or self.stale)
 
     @property
-    def reachable(self) -> bool:
+    def takes_orders(self) -> bool:
         """Whether fleet-wide calls go to it, an operator's wishes for traffic aside."""
         return not (self.dead or self.asleep)
 

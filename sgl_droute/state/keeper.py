@@ -51,9 +51,10 @@ class Keeper:
         """
         saved = self.store.load()
         self.holdings.owners.on_change = self._owner_changed
-        self.holdings.jobs.on_open = self._job_changed
+        self.holdings.jobs.on_change = self._job_changed
         self.pool.watch(self._worker_changed)
         self.pool.watch_loras(lambda loras: self.store.put_loras(loras.saved()))
+        # What is brought back is written back too: without what is dropped on the way.
         self._restore(saved)
 
     def _restore(self, saved: Saved) -> None:

@@ -124,13 +124,13 @@ class Broadcasts(Service):
             call_for: The call for one worker.
             ready: Awaited before a worker is called.
         """
-        statuses: dict[str, int] = {}
+        collected: list[Result] = []
 
         async def ask(worker: Worker) -> Result:
             if ready is not None:
                 await ready(worker)
             result = await self._ask(call_for(worker))
-            statuses[result.worker_url] = result.status_code
+            collected.append(result)
             return result
 
         asking = [Deferred.fromCoroutine(ask(worker)) for worker in workers]
@@ -142,9 +142,9 @@ class Broadcasts(Service):
             log.info(
                 "{name}: taken by {took} of {asked} workers: {statuses}",
                 name=name,
-                took=sum(200 <= status < 300 for status in statuses.values()),
+                took=sum(result.took for result in collected),
                 asked=len(asking),
-                statuses=statuses,
+                statuses={result.worker_url: result.status_code for result in collected},
             )
 
     async def _ask(self, call: Call) -> Result:

@@ -7,38 +7,29 @@ asked.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 from attrs import define, field
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
-from twisted.web.http_headers import Headers
 
 from sgl_droute.errors import NotFound, NoWorker, RouterError
-from sgl_droute.fleet.holdings import Holdings, says_held, says_unknown
+from sgl_droute.fleet.holdings import Holdings
 from sgl_droute.fleet.owners import keepable
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Worker
-from sgl_droute.workers.client import Call, WorkerClient
+from sgl_droute.workers.client import WorkerClient
 from sgl_droute.workers.gate import Gate
 from sgl_droute.workers.once import Once
+from sgl_droute.workers.records import ask_for, says_held, says_unknown
 
 log = Logger()
-
-COLLECTIONS = {"video": "/v1/videos", "mesh": "/v1/meshes", "image": "/v1/images"}
 
 _SEARCHES_AT_ONCE = 20
 # Each takes a connection: in a large fleet twenty searches are thousands.
 _QUESTIONS_AT_ONCE = 200
-_LARGEST_RECORD = 1 << 20
-_ENOUGH = 1 << 12
-_JSON = Headers({b"Accept": [b"application/json"]})
-# An image has no record besides its file: one byte of that shows that it is there.
-_FIRST_BYTE = Headers({b"Range": [b"bytes=0-0"]})
 
 
 class _NotHere(Exception):
@@ -124,29 +115,6 @@ class Finder(Service):
         if says_unknown(kind, status, fields) or status in (405, 422):
             raise _NotHere
         raise RouterError(f"{worker.url}: answered {status}")
-
-
-async def ask_for(
-    client: WorkerClient, worker: Worker, kind: str, id: str
-) -> tuple[int, Mapping[str, Any]]:
-    """
-    Status and JSON fields (empty where there are none) of what *worker* says of an id.
-
-    Raises:
-        WorkerFailed: It did not answer.
-    """
-    target = f"{COLLECTIONS[kind]}/{quote(id, safe='')}".encode()
-    if kind == "image":
-        call = Call(b"GET", worker.url, target + b"/content", _FIRST_BYTE.copy())
-        answer = await client.fetch(call, limit=_ENOUGH, whole=False)
-    else:
-        call = Call(b"GET", worker.url, target, _JSON.copy())
-        answer = await client.fetch(call, limit=_LARGEST_RECORD)
-    try:
-        fields = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        fields = None
-    return answer.status, fields if isinstance(fields, dict) else {}
 
 
 def _unknown(kind: str) -> NotFound:

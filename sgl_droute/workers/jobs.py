@@ -17,11 +17,11 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from sgl_droute.errors import RouterError, WorkerFailed
-from sgl_droute.fleet.holdings import Holdings, says_unknown
+from sgl_droute.fleet.holdings import Holdings
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Worker
 from sgl_droute.workers.client import WorkerClient
-from sgl_droute.workers.finder import ask_for
+from sgl_droute.workers.records import ask_for, says_unknown
 
 log = Logger()
 

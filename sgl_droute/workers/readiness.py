@@ -60,6 +60,9 @@ class Readiness(Service):
     _asking: Once[int, None] = field(factory=Once, init=False)
     _held: frozenset[int] = field(default=frozenset(), init=False)
 
+    def __attrs_post_init__(self) -> None:
+        self.pool.watch(self._forget)
+
     def stopService(self) -> Deferred[Any]:
         """
         Stop what is under way; the result comes when it has ended.
@@ -67,7 +70,7 @@ class Readiness(Service):
         super().stopService()
         return DeferredList([self._once.stop(), self._asking.stop()])
 
-    def checked(self, before: Worker, now: Worker) -> None:
+    def answered_well(self, before: Worker, now: Worker) -> None:
         """
         Look after a worker that answered its health check well.
         """
@@ -90,10 +93,7 @@ class Readiness(Service):
         self._asked.pop(worker.serial, None)
         return self._asking.run(worker.serial, lambda: self._ask(worker))
 
-    def forget(self, before: Worker | None, now: Worker | None) -> None:
-        """
-        Observe the pool: of a worker that has left it nothing is kept.
-        """
+    def _forget(self, before: Worker | None, now: Worker | None) -> None:
         if before is not None and now is None:
             self._asked.pop(before.serial, None)
 
@@ -131,7 +131,7 @@ class Readiness(Service):
         return not known or asked is None or self.clock.seconds() - asked >= _FRESH
 
     def _behind(self, worker: Worker) -> bool:
-        missing = worker.stale and worker.reachable and not worker.lapsed
+        missing = worker.stale and worker.takes_orders and not worker.lapsed
         return missing and worker.serial not in self._held
 
     async def _look_after(self, worker: Worker) -> None:

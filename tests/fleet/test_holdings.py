@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sgl_droute.errors import NoWorker
-from sgl_droute.fleet.holdings import JOBS, KINDS, Holdings, says_unknown
+from sgl_droute.fleet.holdings import JOBS, Holdings
 from sgl_droute.fleet.jobs import OpenJobs
 from sgl_droute.fleet.owners import Owners
 from sgl_droute.fleet.pool import Pool
@@ -24,6 +24,7 @@ from sgl_droute.fleet.worker import Probe, Worker
 GOOD = Probe(healthy=True)
 GONE = Probe(healthy=False, silent=True, gone=True, reason="connection refused")
 A, B = "http://a:1", "http://b:1"
+KINDS = ("image", *JOBS)
 
 
 @define(eq=False)
@@ -170,29 +171,6 @@ def test_who_may_know() -> None:
     assert owners.is_unknown("video", "x", fleet.now)
     fleet.pool.add(B)
     assert not owners.is_unknown("video", "x", fleet.now)
-
-
-@pytest.mark.parametrize(
-    ("kind", "status", "fields", "unknown"),
-    [
-        ("video", 404, {"detail": "Video not found"}, True),
-        ("mesh", 404, {"detail": "Mesh not found"}, True),
-        ("image", 404, {"detail": "Image not found"}, True),
-        ("video", 404, {"detail": "Not Found"}, True),
-        ("video", 404, {}, True),
-        ("video", 404, {"detail": "Generation is still in-progress"}, False),
-        ("video", 404, {"detail": "Video variant 3 not found"}, False),
-        ("image", 404, {"detail": "Image variant 3 not found"}, False),
-        ("video", 200, {"detail": "Video not found"}, False),
-        ("video", 503, {"detail": "Video not found"}, False),
-        ("video", 500, {}, False),
-    ],
-)
-def test_says_unknown(kind: str, status: int, fields: dict[str, Any], unknown: bool) -> None:
-    """
-    Only a 404 for the thing itself says that a worker has it not.
-    """
-    assert says_unknown(kind, status, fields) is unknown
 
 
 @frozen

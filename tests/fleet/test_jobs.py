@@ -407,7 +407,7 @@ def test_openings_and_ends_are_told() -> None:
     Whoever keeps the jobs hears of each that was opened or ended.
     """
     told: list[tuple[str, str]] = []
-    jobs = OpenJobs(on_open=lambda kind, id: told.append((kind, id)))
+    jobs = OpenJobs(on_change=lambda kind, id: told.append((kind, id)))
     jobs.created("video", "a", W1, 1, 0.0)
     jobs.created("mesh", "b", W1, 1, 0.0)
     jobs.seen("video", "a", W1, 1, {"status": "completed"}, 1.0)

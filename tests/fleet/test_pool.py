@@ -89,9 +89,9 @@ def test_why_nobody() -> None:
     with pytest.raises(NoWorker, match="No healthy workers available in the pool"), pool.lease():
         pass
     with pytest.raises(NoWorker, match="No healthy workers available in the pool"):
-        pool.reachable()
+        pool.order_takers()
     with pytest.raises(NoWorker, match="No healthy workers available in the pool"):
-        pool_of().reachable()
+        pool_of().order_takers()
 
 
 def test_doubtful_workers_are_the_last_resort() -> None:

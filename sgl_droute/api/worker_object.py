@@ -1,0 +1,49 @@
+"""
+A worker as the API shows it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from sgl_droute.fleet.worker import Worker
+
+
+def worker_id_of(url: str) -> str:
+    """
+    The id of the worker at *url* in paths: its URL with everything percent-encoded.
+    """
+    return quote(url, safe="")
+
+
+def shown(worker: Worker) -> dict[str, Any]:
+    """
+    *worker* as the API shows it.
+    """
+    capabilities = worker.capabilities
+    abilities = capabilities.abilities
+    return {
+        "worker_id": worker_id_of(worker.url),
+        "display_id": _display_id(worker.url),
+        "url": worker.url,
+        "state": worker.state,
+        "active_requests": worker.in_flight,
+        "jobs": worker.jobs,
+        "is_dead": worker.dead,
+        "is_sleeping": worker.asleep,
+        "draining": worker.draining,
+        "disabled": worker.disabled,
+        "consecutive_failures": worker.failures,
+        "last_error": worker.last_error or None,
+        "video_support": None if abilities is None else "video" in abilities,
+        "capabilities": None if abilities is None else sorted(abilities),
+        "model": capabilities.model,
+        "weights": worker.weights,
+    }
+
+
+def _display_id(url: str) -> str:
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.netloc.rpartition(':')[0] if parts.port else parts.netloc}:{port}"
