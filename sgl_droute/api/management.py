@@ -50,6 +50,9 @@ class Management:
     readiness: Readiness
     clock: IReactorTime
 
+    def __attrs_post_init__(self) -> None:
+        self.pool.watch(_log_leaving)
+
     # The early API: workers named by URL, answers that list URLs.
 
     def add_worker(self, request: Request) -> bytes:
@@ -107,7 +110,8 @@ class Management:
         if now is None:
             raise NotFound(f"Worker {worker.url} was removed")
         reason = self._missing(now, wishes)
-        log.info("worker {url}: {wishes} {reason}", url=now.url, wishes=wishes, reason=reason)
+        told = ", ".join(f"{name}={value}".lower() for name, value in wishes.items())
+        log.info("worker {url}: {told}: {reason}", url=now.url, told=told, reason=reason or "done")
         if reason:
             pending = {"status": "pending", "reason": reason, "worker": shown(now)}
             return reply(request, pending, 202)
@@ -197,6 +201,11 @@ class Management:
     def _worker_urls(self, request: Request) -> bytes:
         urls = [worker.url for worker in self.pool]
         return reply(request, {"status": "success", "worker_urls": urls})
+
+
+def _log_leaving(before: Worker | None, now: Worker | None) -> None:
+    if before is not None and before.leaving and now is None:
+        log.info("worker {url} has finished and left", url=before.url)
 
 
 def _wishes(fields: Mapping[str, Any]) -> dict[str, bool]:

@@ -27,9 +27,9 @@ class Observe:
 
     def health(self, request: Request) -> bytes:
         """
-        200 when at least one worker is neither quarantined nor asleep, else 503, with the counts.
+        200 when at least one worker may get work, else 503, with the counts.
         """
-        healthy = sum(worker.takes_orders for worker in self.pool)
+        healthy = sum(worker.eligible for worker in self.pool)
         answer = {
             "status": "healthy" if healthy else "unhealthy",
             "healthy_workers": healthy,

@@ -42,6 +42,9 @@ from sgl_droute.fleet.loras import MERGE, SET, UNMERGE
 
 log = Logger()
 
+# What workers answer too, whoever answers here.
+_WORKERS_PATHS = ("/v1/", "/rollout/", "/vertex_generate")
+
 
 class _AnyPath(PathConverter):
     """Matches what is left of a path, also when that is empty or begins with a slash."""
@@ -321,7 +324,16 @@ def _refuse_other_methods(routes: Klein) -> None:
         if rule.methods:
             allowed[rule.rule] |= rule.methods
     for path, methods in allowed.items():
-        routes.route(path, endpoint=f"405 {path}")(_not_allowed(", ".join(sorted(methods))))
+        if path.startswith(_WORKERS_PATHS):
+            methods.add("OPTIONS")
+            routes.route(path, methods=["OPTIONS"], endpoint=f"OPTIONS {path}")(_preflight)
+        refused = _not_allowed(", ".join(sorted(methods)))
+        routes.route(path, endpoint=f"405 {path}")(refused)
+
+
+async def _preflight(self: RouterAPI, request: Request, **named: str) -> None:
+    # What pages of other origins may do is for the workers to say.
+    await self.inference.forward(request)
 
 
 def _not_allowed(allow: str) -> Callable[..., NoReturn]:

@@ -81,9 +81,12 @@ class Pool:
 
     # Who there is.
 
-    def add(self, url: str) -> Worker:
+    def add(self, url: str, *, lasting: bool = True) -> Worker:
         """
         The worker at *url*, registered now if it was not; a quarantined one is to be probed again.
+
+        Args:
+            lasting: Whether it is there after a restart of the router.
 
         Raises:
             BadRequest: *url* is not one a worker can have.
@@ -92,7 +95,7 @@ class Pool:
         worker = self._workers.get(url)
         if worker is None:
             self._retired.pop(url, None)
-            return self._keep(Worker(url=url, serial=next(self._serials)))
+            return self._keep(Worker(url=url, serial=next(self._serials), lasting=lasting))
         return self._keep(registered_again(worker))
 
     def remove(self, url: str) -> Worker:
@@ -290,6 +293,8 @@ class Pool:
     def _nobody(self, want: Want, usable: Callable[[Worker], bool]) -> RouterError:
         allowed = [worker for worker in self if want.allows(worker.capabilities)]
         kind = f"{want.word}-capable " if want.strict else ""
+        if want.strict and not allowed and want.model:
+            return BadRequest(f"No {kind}worker serves the model {want.model!r}")
         if want.strict and not allowed:
             return BadRequest(f"No {kind}workers available in current worker pool.")
         if all(worker.dead for worker in self):

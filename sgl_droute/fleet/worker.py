@@ -21,6 +21,7 @@ class Worker:
     Attributes:
         url: Normalised base URL without a trailing slash; the pool's key.
         serial: Registration number; tells a re-registered URL from its predecessor.
+        lasting: It is still there after a restart of the router; not so those started for one run.
         in_flight: Requests sent and not yet finished (count).
         reading: Those of them that only read what the worker holds and cost it no GPU time (count).
         jobs: Video and mesh jobs that it has not finished (count).
@@ -47,6 +48,7 @@ class Worker:
 
     url: str
     serial: int
+    lasting: bool = True
     in_flight: int = field(default=0, validator=ge(0))
     reading: int = field(default=0, validator=ge(0))
     jobs: int = field(default=0, validator=ge(0))

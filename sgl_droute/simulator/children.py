@@ -61,7 +61,7 @@ class SimulatedFleet(Service):
                     childFDs={0: "w", 1: "r", 2: "r", _SOCKET: listening.fileno()},
                 )
             self._children.append(child)
-            self.pool.add(url)
+            self.pool.add(url, lasting=False)
             log.info("simulated worker {url} started", url=url)
 
     def stopService(self) -> Deferred[Any]:

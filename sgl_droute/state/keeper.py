@@ -83,7 +83,7 @@ class Keeper:
         if now is None:
             assert before is not None
             self.store.drop_worker(before.url)
-        elif before is None or _kept(before) != _kept(now):
+        elif now.lasting and (before is None or _kept(before) != _kept(now)):
             self.store.put_worker(
                 SavedWorker(
                     url=now.url,

@@ -93,17 +93,24 @@ class HealthMonitor(Service):
         Check *worker* now, unless a check of it is under way; never fails. Cancelling the wait for
         a check does not reach the check.
         """
-        under_way = self._checks.get(worker.serial)
-        return waiting_for(self._begin(worker) if under_way is None else under_way)
+        if worker.serial not in self._checks:
+            self._begin(worker)
+        return Deferred.fromCoroutine(self._until_checked(worker.serial))
 
     def check_anew(self, worker: Worker) -> Deferred[None]:
         """
-        Check *worker* now; a check under way may still ask the process that was there before.
+        As `check`, instead of a check under way, which may still ask the process that was there
+        before; whoever waits for that waits for this one.
         """
-        under_way = self._checks.get(worker.serial)
+        under_way = self._checks.pop(worker.serial, None)
+        self._begin(worker)
         if under_way is not None:
             under_way.cancel()
-        return waiting_for(self._begin(worker))
+        return Deferred.fromCoroutine(self._until_checked(worker.serial))
+
+    async def _until_checked(self, serial: int) -> None:
+        while serial in self._checks:
+            await waiting_for(self._checks[serial])
 
     def not_reached(self, worker: Worker) -> None:
         """
@@ -116,14 +123,15 @@ class HealthMonitor(Service):
         if self.running and now.probed:
             self.check(now)
 
-    def _begin(self, worker: Worker) -> Deferred[None]:
+    def _begin(self, worker: Worker) -> None:
         checking = Deferred.fromCoroutine(self._check(worker))
         checking.addErrback(self._broke, worker)
         self._checks[worker.serial] = checking
-        return checking.addCallback(self._ended, worker)
+        checking.addCallback(self._ended, worker.serial, checking)
 
-    def _ended(self, _: None, worker: Worker) -> None:
-        self._checks.pop(worker.serial, None)
+    def _ended(self, _: None, serial: int, checking: Deferred[None]) -> None:
+        if self._checks.get(serial) is checking:
+            del self._checks[serial]
 
     async def _check(self, worker: Worker) -> None:
         try:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
@@ -56,6 +57,7 @@ class Readiness(Service):
     cooperator: Cooperator
     clock: IReactorTime
     _asked: dict[int, float] = field(factory=dict, init=False)
+    _complaints: dict[int, str] = field(factory=dict, init=False)
     _once: Once[int, None] = field(factory=Once, init=False)
     _asking: Once[int, None] = field(factory=Once, init=False)
     _held: frozenset[int] = field(default=frozenset(), init=False)
@@ -96,6 +98,7 @@ class Readiness(Service):
     def _forget(self, before: Worker | None, now: Worker | None) -> None:
         if before is not None and now is None:
             self._asked.pop(before.serial, None)
+            self._complaints.pop(before.serial, None)
 
     def asked(self, worker: Worker) -> bool:
         """
@@ -160,16 +163,18 @@ class Readiness(Service):
         for call in loras.calls:
             problem = await self._problem(worker, call)
             if problem:
-                log.warn(
-                    "worker {url} gets no work: {path} for it failed: {problem}",
-                    url=worker.url,
-                    path=call.path,
-                    problem=problem,
-                )
+                self._complain(worker, f"{call.path} failed: {problem}")
                 return False
+        self._complaints.pop(worker.serial, None)
         self.pool.record_caught_up(worker, loras)
         log.info("worker {url} has the fleet's LoRA set", url=worker.url)
         return True
+
+    def _complain(self, worker: Worker, problem: str) -> None:
+        self.pool.change(worker, partial(evolve, last_error=problem))
+        if self._complaints.get(worker.serial) != problem:
+            self._complaints[worker.serial] = problem
+            log.warn("worker {url} gets no work: {problem}", url=worker.url, problem=problem)
 
     async def _problem(self, worker: Worker, lora: LoraCall) -> str:
         body = json.dumps(dict(lora.body)).encode()

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
+from sgl_droute.api.worker_object import worker_id_of
 from sgl_droute.fleet.worker import Probe
 from sgl_droute.simulator.faults import parse_orders
 from sgl_droute.simulator.settings import SimulatorSettings
@@ -791,3 +792,43 @@ def test_both_apis_show_one_pool() -> None:
     pool.record_probe(pool["http://b:1"], Probe(healthy=False), threshold=1)
     [early] = router.ask("GET", "/health_workers").json["workers"]
     assert early["is_dead"] is shown(router, "b")["is_dead"] is True
+
+
+def test_two_recover_at_once() -> None:
+    """
+    Whoever asks for a recovery that somebody else asks for too is told how it went.
+    """
+    router = started("a")
+    path = f"/workers/{worker_id_of('http://a:1')}"
+    router.ask("PUT", path, json={"is_dead": True})
+    fault(router, "a", path="/health", delay=2)
+    clients = [router.begin("PUT", path, json={"is_dead": False}) for _ in range(3)]
+    for client in clients:
+        answer = answered(router, client)
+        assert (answer.status, answer.json["worker"]["state"]) == (200, "ready")
+
+
+def test_a_recovery_whose_client_left() -> None:
+    """
+    A check goes on when the client that asked for it hangs up.
+    """
+    router = started("a")
+    path = f"/workers/{worker_id_of('http://a:1')}"
+    router.ask("PUT", path, json={"is_dead": True})
+    fault(router, "a", path="/health", delay=2)
+    router.begin("PUT", path, json={"is_dead": False}).hang_up()
+    router.wait(3)
+    assert shown(router, "a")["state"] == "ready"
+
+
+def test_recovery_does_not_end_a_drain() -> None:
+    """
+    What an operator wished besides stays.
+    """
+    router = started("a")
+    path = f"/workers/{worker_id_of('http://a:1')}"
+    router.ask("PUT", path, json={"is_dead": True, "draining": True})
+    answer = answered(router, router.begin("PUT", path, json={"is_dead": False}))
+    assert answer.status == 202
+    assert answer.json["reason"] == "it gets no work: draining"
+    assert answer.json["worker"]["draining"]

@@ -256,6 +256,35 @@ def test_a_model_whose_worker_is_dead() -> None:
         pass
 
 
+def test_a_model_that_cannot() -> None:
+    """
+    A model whose workers make no videos is named in the refusal.
+    """
+    pool = pool_of("a", "b")
+    able(pool, "http://a:1", "T2I", model="org/a")
+    able(pool, "http://b:1", "T2V", model="org/b")
+    sentence = "No video-capable worker serves the model 'org/a'"
+    with pytest.raises(BadRequest, match=sentence), pool.lease(evolve(VIDEO, model="org/a")):
+        pass
+
+
+def test_observers_hear_changes_in_order() -> None:
+    """
+    A change that an observer makes is told after the one that it answers.
+    """
+    pool = pool_of()
+    told: list[tuple[int, bool]] = []
+
+    def disable(before: Worker | None, now: Worker | None) -> None:
+        if before is None and now is not None:
+            pool.change(now, lambda worker: evolve(worker, disabled=True))
+
+    pool.watch(disable)
+    pool.watch(lambda before, now: told.append((now.serial, now.disabled)) if now else None)
+    pool.add("http://a:1")
+    assert told == [(1, False), (1, True)]
+
+
 def test_strict_model() -> None:
     """
     When told so, a name that nobody serves is 404; one that a silent worker may serve goes there.

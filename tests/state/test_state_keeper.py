@@ -143,6 +143,18 @@ def test_the_lora_set_survives() -> None:
     assert again.states == {A: "stale"}
 
 
+def test_workers_of_one_run_are_not_kept() -> None:
+    """
+    Workers that were started for this run are gone with it.
+    """
+    kept = store()
+    fleet = Fleet(kept)
+    fleet.pool.add(A)
+    fleet.pool.add(B, lasting=False)
+    fleet.pool.change(fleet.pool[B], partial(evolve, disabled=True))
+    assert list(Fleet(kept).states) == [A]
+
+
 IDS = st.sampled_from([f"id{number}" for number in range(6)])
 URLS = st.sampled_from([A, B, "http://c:1"])
 FLAGS = ("draining", "disabled", "asleep")
