@@ -27,17 +27,18 @@ class Observe:
 
     def health(self, request: Request) -> bytes:
         """
-        200 when at least one worker may get work, else 503, with the counts.
+        200 when at least one worker may get work, else 503; with the counts, where a worker that
+        is neither quarantined nor asleep is healthy.
         """
-        healthy = sum(worker.eligible for worker in self.pool)
+        usable = any(worker.eligible for worker in self.pool)
         answer = {
-            "status": "healthy" if healthy else "unhealthy",
-            "healthy_workers": healthy,
+            "status": "healthy" if usable else "unhealthy",
+            "healthy_workers": sum(worker.takes_orders for worker in self.pool),
             "dead_workers": sum(worker.dead for worker in self.pool),
             "sleeping_workers": sum(worker.asleep for worker in self.pool),
             "total_workers": len(self.pool),
         }
-        return reply(request, answer, 200 if healthy else 503)
+        return reply(request, answer, 200 if usable else 503)
 
     def list_workers(self, request: Request) -> bytes:
         """

@@ -293,10 +293,9 @@ class Pool:
     def _nobody(self, want: Want, usable: Callable[[Worker], bool]) -> RouterError:
         allowed = [worker for worker in self if want.allows(worker.capabilities)]
         kind = f"{want.word}-capable " if want.strict else ""
-        if want.strict and not allowed and want.model:
-            return BadRequest(f"No {kind}worker serves the model {want.model!r}")
         if want.strict and not allowed:
-            return BadRequest(f"No {kind}workers available in current worker pool.")
+            served = f" None of them serves the model {want.model!r}." if want.model else ""
+            return BadRequest(f"No {kind}workers available in current worker pool.{served}")
         if all(worker.dead for worker in self):
             return NoWorker("No healthy workers available in the pool")
         states = Counter(worker.state for worker in allowed if not usable(worker))

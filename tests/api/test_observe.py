@@ -31,6 +31,17 @@ def test_health() -> None:
     assert router.ask("GET", "/health_generate").json == dead.json
 
 
+def test_health_of_a_fleet_that_nobody_may_use() -> None:
+    """
+    A router whose workers are well and all taken out can serve nobody, and says so.
+    """
+    router = MemoryRouter("a")
+    router.ask("PUT", "/workers/http%3A%2F%2Fa%3A1", json={"disabled": True})
+    answer = router.ask("GET", "/health")
+    assert answer.status == 503
+    assert (answer.json["status"], answer.json["healthy_workers"]) == ("unhealthy", 1)
+
+
 def test_health_of_an_empty_pool() -> None:
     """
     A router without workers is alive and unhealthy.

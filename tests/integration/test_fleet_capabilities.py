@@ -185,7 +185,9 @@ async def test_a_model_by_its_name(form: Any) -> None:
             assert (wan + hunyuan, image) == (16, 0)
             # Its model is known, but it makes images.
             answer = await fleet.ask("POST", "/v1/videos", **form(NAMES[1]))
-            assert (answer.status, answer.json) == (400, {"error": NONE.format("video")})
+            assert answer.status == 400
+            assert answer.json["error"].startswith(NONE.format("video"))
+            assert NAMES[1] in answer.json["error"]
 
 
 @pytest.mark.parametrize("form", [_json, _multipart], ids=["json", "multipart"])
