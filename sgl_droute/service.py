@@ -39,6 +39,7 @@ from sgl_droute.workers.agent import WorkerAgent
 from sgl_droute.workers.broadcast import Broadcasts
 from sgl_droute.workers.client import WorkerClient
 from sgl_droute.workers.finder import Finder
+from sgl_droute.workers.gate import Gate
 from sgl_droute.workers.health import HealthMonitor
 from sgl_droute.workers.jobs import JobWatch
 from sgl_droute.workers.outstanding import Outstanding
@@ -160,8 +161,8 @@ class RouterService(MultiService):
         records = evolve(carrier, client=quick)
         most = settings.max_connections
         return RouterAPI(
-            Inference(pool, holdings, outstanding, carrier, most),
-            Owned(pool, holdings, finder, records, carrier, most),
+            Inference(pool, holdings, outstanding, carrier, Gate(most)),
+            Owned(pool, holdings, finder, records, carrier, Gate(most)),
             Lists(pool, questions, control, holdings.row),
             FleetWide(pool, broadcasts, self._readiness, outstanding, cooperator),
             Management(pool, self._monitor, self._readiness, self._reactor),

@@ -7,7 +7,6 @@ place in the fleet is decided in `sgl_droute.fleet`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing
 from functools import partial
@@ -26,7 +25,7 @@ from sgl_droute.errors import BodyTooLarge
 from sgl_droute.fleet.loras import LoraCall, has_no_loras
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Worker, released, resumed, same_process
-from sgl_droute.workers.bodies import Spool
+from sgl_droute.workers.bodies import Spool, fields_of
 from sgl_droute.workers.broadcast import Broadcasts, Result
 from sgl_droute.workers.client import Call
 from sgl_droute.workers.gate import Gate
@@ -117,7 +116,7 @@ class FleetWide:
         async with self._weights_turn.turn():
             workers = self.pool.order_takers()
             results = await self._send(request, workers, spool)
-            path = _text(_json_fields(spool).get("model_path"))
+            path = _text(_fields(spool).get("model_path"))
             for worker, result in zip(workers, results, strict=True):
                 now = self.pool.still(worker)
                 if result.took and now is not None and same_process(now, worker):
@@ -129,7 +128,7 @@ class FleetWide:
             workers = self.pool.order_takers()
             with self.readiness.hold(workers):
                 results = await self._send(request, workers, spool, self.readiness.settled)
-                self._note_loras(LoraCall(path, _json_fields(spool)), workers, results)
+                self._note_loras(LoraCall(path, _fields(spool)), workers, results)
                 return results
 
     def _note_loras(
@@ -232,14 +231,5 @@ def _woke(result: Result) -> bool:
     return result.took and "already" not in str(result.body)
 
 
-def _json_fields(spool: Spool) -> dict[str, Any]:
-    """
-    The fields of a JSON object; none where there is no such thing.
-    """
-    if spool.length > _LARGEST_READ:
-        return {}
-    try:
-        fields = json.loads(spool.read())
-    except (ValueError, RecursionError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
+def _fields(spool: Spool) -> dict[str, Any]:
+    return fields_of(spool.read()) if spool.length <= _LARGEST_READ else {}

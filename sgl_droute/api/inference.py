@@ -4,7 +4,7 @@ Requests that go to one worker: chosen, sent, and its answer relayed.
 
 from __future__ import annotations
 
-from attrs import define, evolve, field
+from attrs import define, evolve
 from twisted.logger import Logger
 from twisted.web.iweb import IResponse
 from twisted.web.server import Request
@@ -34,18 +34,14 @@ class Inference:
         holdings: Told of what workers made.
         outstanding: Told of the requests that wait for an answer.
         carrier: Carries requests and answers.
-        max_connections: Requests in flight at once (count); more wait, first come first served.
+        gate: Requests in flight at once; more wait, first come first served.
     """
 
     pool: Pool
     holdings: Holdings
     outstanding: Outstanding
     carrier: Carrier
-    max_connections: int
-    _gate: Gate = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._gate = Gate(self.max_connections)
+    gate: Gate
 
     async def forward(
         self,
@@ -70,7 +66,7 @@ class Inference:
             WorkerFailed: The worker gave no usable answer, or its answer was cut.
         """
         want = await self._with_model(request, want)
-        async with self._gate.turn():
+        async with self.gate.turn():
             await self._try_workers(request, want, target or request.uri, makes)
 
     async def _with_model(self, request: Request, want: Want) -> Want:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import define, field
+from attrs import define
 from twisted.web.iweb import IResponse
 from twisted.web.server import Request
 
@@ -33,7 +33,7 @@ class Owned:
         finder: Tells who holds an id.
         records: Carries requests for records, which a worker answers at once.
         files: Carries requests for files.
-        max_connections: Requests in flight at once (count); more wait, first come first served.
+        gate: Requests in flight at once; more wait, first come first served.
     """
 
     pool: Pool
@@ -41,11 +41,7 @@ class Owned:
     finder: Finder
     records: Carrier
     files: Carrier
-    max_connections: int
-    _gate: Gate = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._gate = Gate(self.max_connections)
+    gate: Gate
 
     async def record(self, request: Request, kind: str, id: str) -> None:
         """
@@ -67,7 +63,7 @@ class Owned:
         self, carrier: Carrier, request: Request, kind: str, id: str, target: bytes
     ) -> None:
         worker = await self.finder.holder(kind, id)
-        async with self._gate.turn():
+        async with self.gate.turn():
             with self.pool.visit(worker):
                 try:
                     response = await carrier.send(request, worker, target)

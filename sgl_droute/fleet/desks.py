@@ -1,13 +1,13 @@
 """
 The workers that each kind of request may go to, indexed for a quick choice.
 
-The desks are told of every change of a record and never look at the pool.
+The desks are told of every change of a record and keep none.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from attrs import define, evolve, field
 
@@ -83,7 +83,6 @@ class Desks:
 
     make: Callable[[], Selection]
     strict_model: bool = False
-    _workers: dict[str, Worker] = field(factory=dict, init=False)
     _desks: dict[Want, Desk] = field(factory=dict, init=False)
     _by_capabilities: dict[Capabilities, list[Desk]] = field(factory=dict, init=False)
     _served: Counter[frozenset[str]] = field(factory=Counter, init=False)
@@ -98,17 +97,14 @@ class Desks:
         Take note of a worker that was *before* and is *now*: None when it was or is not there.
         """
         if before is not None and now is not None and before.capabilities == now.capabilities:
-            self._workers[now.url] = now
             if _place(before) != _place(now):
                 self._put(now)
             return
         if before is not None:
-            del self._workers[before.url]
             for desk in self._open_to(before.capabilities):
                 desk.discard(before.url)
             self._count_names(before, -1)
         if now is not None:
-            self._workers[now.url] = now
             self._count_names(now, 1)
             self._put(now)
 
@@ -127,15 +123,18 @@ class Desks:
             return evolve(want, model=UNNAMED)
         raise NotFound(f"The model {want.model!r} is served by no worker")
 
-    def choose(self, want: Want, without: Collection[str]) -> str | None:
+    def choose(self, want: Want, without: Collection[str], workers: Iterable[Worker]) -> str | None:
         """
         The URL of the worker for a *resolved* want, none of *without*; None when there is none.
+
+        Args:
+            workers: All there are; read when the want is new.
         """
         desk = self._desks.get(want)
         if desk is None:
             desk = self._desks[want] = Desk(want, self.make)
             self._by_capabilities.clear()
-            for worker in self._workers.values():
+            for worker in workers:
                 desk.put(worker)
         return desk.choose(without)
 

@@ -166,7 +166,7 @@ class Pool:
             NotFound: It names a model that nobody serves, and that matters.
         """
         want = self._desks.resolved(want)
-        url = self._desks.choose(want, without)
+        url = self._desks.choose(want, without, self._workers.values())
         if url is None and not (self._workers or want.strict):
             raise NoWorker("No workers registered in the pool")
         if url is None:

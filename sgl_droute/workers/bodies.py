@@ -6,8 +6,9 @@ It knows files and producers; what a body means it does not look at.
 
 from __future__ import annotations
 
+import json
 import os
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from attrs import define
 from twisted.internet.defer import Deferred, succeed
@@ -19,6 +20,17 @@ from zope.interface import implementer
 
 # What is written in one go; larger bodies are read as fast as the worker takes them.
 _AT_ONCE = 1 << 16
+
+
+def fields_of(body: bytes) -> dict[str, Any]:
+    """
+    The fields of a JSON object; none where *body* is no such thing.
+    """
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 @define

@@ -15,13 +15,12 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from sgl_droute.errors import NoSockets, WorkerFailed
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Probe, Worker
 from sgl_droute.workers.client import Call, WorkerClient
-from sgl_droute.workers.once import waiting_for
+from sgl_droute.workers.once import Once
 
 log = Logger()
 
@@ -52,7 +51,7 @@ class HealthMonitor(Service):
     well: Callable[[Worker, Worker], None] = lambda before, now: None
     _loop: LoopingCall = field(init=False)
     _stopped: Deferred[LoopingCall] | None = field(default=None, init=False)
-    _checks: dict[int, Deferred[None]] = field(factory=dict, init=False)
+    _checks: Once[int, None] = field(factory=Once, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._loop = LoopingCall(self.check_all)
@@ -72,10 +71,7 @@ class HealthMonitor(Service):
         super().stopService()
         if self._loop.running:
             self._loop.stop()
-        checks = list(self._checks.values())
-        for check in checks:
-            check.cancel()
-        ending: list[Deferred[Any]] = [*checks]
+        ending: list[Deferred[Any]] = [self._checks.stop()]
         if self._stopped is not None:
             ending.append(self._stopped)
         return DeferredList(ending)
@@ -93,24 +89,14 @@ class HealthMonitor(Service):
         Check *worker* now, unless a check of it is under way; never fails. Cancelling the wait for
         a check does not reach the check.
         """
-        if worker.serial not in self._checks:
-            self._begin(worker)
-        return Deferred.fromCoroutine(self._until_checked(worker.serial))
+        return self._checks.run(worker.serial, lambda: self._check(worker))
 
     def check_anew(self, worker: Worker) -> Deferred[None]:
         """
         As `check`, instead of a check under way, which may still ask the process that was there
         before; whoever waits for that waits for this one.
         """
-        under_way = self._checks.pop(worker.serial, None)
-        self._begin(worker)
-        if under_way is not None:
-            under_way.cancel()
-        return Deferred.fromCoroutine(self._until_checked(worker.serial))
-
-    async def _until_checked(self, serial: int) -> None:
-        while serial in self._checks:
-            await waiting_for(self._checks[serial])
+        return self._checks.again(worker.serial, lambda: self._check(worker))
 
     def not_reached(self, worker: Worker) -> None:
         """
@@ -123,22 +109,17 @@ class HealthMonitor(Service):
         if self.running and now.probed:
             self.check(now)
 
-    def _begin(self, worker: Worker) -> None:
-        checking = Deferred.fromCoroutine(self._check(worker))
-        checking.addErrback(self._broke, worker)
-        self._checks[worker.serial] = checking
-        checking.addCallback(self._ended, worker.serial, checking)
-
-    def _ended(self, _: None, serial: int, checking: Deferred[None]) -> None:
-        if self._checks.get(serial) is checking:
-            del self._checks[serial]
-
     async def _check(self, worker: Worker) -> None:
         try:
-            probe = await self._ask(worker)
+            self._note(worker, await self._ask(worker))
         except NoSockets as problem:
             log.warn("worker {url} was not checked: {problem}", url=worker.url, problem=problem)
-            return
+        except CancelledError:
+            pass
+        except Exception:
+            log.failure("health check of {url} broke", url=worker.url)
+
+    def _note(self, worker: Worker, probe: Probe) -> None:
         before = self.pool.still(worker)
         now = self.pool.record_probe(worker, probe, threshold=self.threshold)
         if now is None or before is None:
@@ -175,10 +156,6 @@ class HealthMonitor(Service):
                 failures=now.failures,
                 reason=probe.reason,
             )
-
-    def _broke(self, failure: Failure, worker: Worker) -> None:
-        if not failure.check(CancelledError):
-            log.failure("health check of {url} broke", failure, url=worker.url)
 
 
 def _reason(status: int, body: bytes) -> str:

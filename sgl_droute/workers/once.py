@@ -35,10 +35,20 @@ class Once(Generic[K, T]):
         waiting: Deferred[T] = Deferred(lambda waiting: self._leave(key, waiting))
         if key in self._under_way:
             self._under_way[key][1].append(waiting)
-            return waiting
-        running = Deferred.fromCoroutine(work())
-        self._under_way[key] = (running, [waiting])
-        running.addBoth(self._ended, key)
+        else:
+            self._begin(key, work, [waiting])
+        return waiting
+
+    def again(self, key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> Deferred[T]:
+        """
+        As `run`, but begun in any case: work under way for *key* is cancelled, and whoever waits
+        for that waits for this.
+        """
+        waiting: Deferred[T] = Deferred(lambda waiting: self._leave(key, waiting))
+        superseded, others = self._under_way.pop(key, (None, []))
+        self._begin(key, work, [*others, waiting])
+        if superseded is not None:
+            superseded.cancel()
         return waiting
 
     def settled(self, key: K) -> Deferred[None]:
@@ -67,8 +77,18 @@ class Once(Generic[K, T]):
             if running is not None and self.abandon and not waiting:
                 running.cancel()
 
-    def _ended(self, result: T | Failure, key: K) -> None:
-        _, waiting = self._under_way.pop(key)
+    def _begin(
+        self, key: K, work: Callable[[], Coroutine[Any, Any, T]], waiting: list[Deferred[T]]
+    ) -> None:
+        running = Deferred.fromCoroutine(work())
+        self._under_way[key] = (running, waiting)
+        running.addBoth(self._ended, key, running)
+
+    def _ended(self, result: T | Failure, key: K, ended: Deferred[T]) -> None:
+        running, waiting = self._under_way.get(key, (None, []))
+        if running is not ended:
+            return  # superseded
+        del self._under_way[key]
         for each in waiting:
             if each.called:
                 continue
@@ -76,27 +96,6 @@ class Once(Generic[K, T]):
                 each.errback(result)
             else:
                 each.callback(result)
-
-
-def waiting_for(origin: Deferred[T]) -> Deferred[T]:
-    """
-    Fires with the result of *origin*; cancelling it does not reach *origin*.
-    """
-    waiting: Deferred[T] = Deferred()
-
-    def pass_on(result: T) -> T:
-        if not waiting.called:
-            waiting.callback(result)
-        return result
-
-    def fail(failure: Failure) -> Failure | None:
-        if waiting.called:
-            return failure
-        waiting.errback(failure)
-        return None
-
-    origin.addCallbacks(pass_on, fail)
-    return waiting
 
 
 def _nothing(_: object) -> None:

@@ -95,11 +95,6 @@ class Readiness(Service):
         self._asked.pop(worker.serial, None)
         return self._asking.run(worker.serial, lambda: self._ask(worker))
 
-    def _forget(self, before: Worker | None, now: Worker | None) -> None:
-        if before is not None and now is None:
-            self._asked.pop(before.serial, None)
-            self._complaints.pop(before.serial, None)
-
     def asked(self, worker: Worker) -> bool:
         """
         Whether *worker* has told what it serves since it was last to be asked.
@@ -126,6 +121,11 @@ class Readiness(Service):
             for worker in self.pool:
                 if self._behind(worker):
                     self.look_after(worker)
+
+    def _forget(self, before: Worker | None, now: Worker | None) -> None:
+        if before is not None and now is None:
+            self._asked.pop(before.serial, None)
+            self._complaints.pop(before.serial, None)
 
     def _out_of_date(self, worker: Worker) -> bool:
         asked = self._asked.get(worker.serial)

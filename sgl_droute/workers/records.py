@@ -4,7 +4,6 @@ How workers tell of a thing by its id: where to ask, and what their answers mean
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -12,6 +11,7 @@ from urllib.parse import quote
 from twisted.web.http_headers import Headers
 
 from sgl_droute.fleet.worker import Worker
+from sgl_droute.workers.bodies import fields_of
 from sgl_droute.workers.client import Call, WorkerClient
 
 _COLLECTIONS = {"video": "/v1/videos", "mesh": "/v1/meshes", "image": "/v1/images"}
@@ -46,11 +46,7 @@ async def ask_for(
     else:
         call = Call(b"GET", worker.url, target, _JSON.copy())
         answer = await client.fetch(call, limit=_LARGEST_RECORD)
-    try:
-        fields = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        fields = None
-    return answer.status, fields if isinstance(fields, dict) else {}
+    return answer.status, fields_of(answer.body)
 
 
 def says_held(kind: str, id: str, status: int, fields: Mapping[str, Any]) -> bool:

@@ -68,6 +68,21 @@ def test_again() -> None:
     assert later == [2]
 
 
+def test_superseded() -> None:
+    """
+    Work begun in spite of what is under way cancels that, and those who waited wait for it.
+    """
+    works = Works()
+    first = works.want()
+    second = ends(works.once.again("k", works._work))
+    assert len(works.begun) == 2
+    assert (first, second) == ([], [])
+    joined = works.want()
+    works.begun[1].callback(7)
+    assert (first, second, joined) == ([7], [7], [7])
+    assert ends(works.once.settled("k")) == [None]
+
+
 def test_keys_do_not_wait_for_each_other() -> None:
     """
     Work of another key is other work.
