@@ -154,7 +154,6 @@ class RouterService(MultiService):
             traffic,
             self._monitor.not_reached,
             cooperator,
-            self._reactor,
             settings.idle_timeout,
         )
         quick = self._client(roads.traffic, min(settings.timeout, _RECORD_TIMEOUT))

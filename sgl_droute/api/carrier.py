@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from attrs import frozen
-from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Cooperator
 from twisted.web.iweb import IResponse
 from twisted.web.server import Request
@@ -32,14 +31,12 @@ class Carrier:
         client: A client for this traffic only.
         not_reached: Told of a worker that refused a connection or broke it.
         cooperator: Reads large request bodies in steps.
-        clock: Provides the time.
         idle_timeout: Seconds of silence after which an answer is cut.
     """
 
     client: WorkerClient
     not_reached: Callable[[Worker], None]
     cooperator: Cooperator
-    clock: IReactorTime
     idle_timeout: float
 
     async def send(self, request: Request, worker: Worker, target: bytes) -> IResponse:
@@ -70,7 +67,7 @@ class Carrier:
                 request,
                 client_headers(request, response.headers, worker.url),
                 worker=worker.url,
-                clock=self.clock,
+                deadlines=self.client.deadlines,
                 idle_timeout=self.idle_timeout,
                 lesson=lesson,
             )

@@ -71,12 +71,12 @@ def error_reply(request: Request, error: RouterError) -> bytes:
     return reply(request, {"error": str(error)}, error.status)
 
 
-def refusal(error: RouterError, request: Request | None) -> bytes:
+def refusal(error: RouterError, request_id: bytes | None) -> bytes:
     """
     A whole HTTP answer as bytes, the last one of its connection.
 
     Args:
-        request: What has come of the request, if anything.
+        request_id: The client's; one is made if None.
     """
     body = encoded({"error": str(error)})
     headers = {
@@ -85,7 +85,7 @@ def refusal(error: RouterError, request: Request | None) -> bytes:
         b"Content-Type": b"application/json",
         b"Content-Length": b"%d" % len(body),
         b"Connection": b"close",
-        b"X-Request-Id": request_id(request) if request else _new_id(),
+        b"X-Request-Id": request_id or _new_id(),
         **{name.encode("ascii"): value.encode("ascii") for name, value in error.headers.items()},
     }
     phrase = HTTPStatus(error.status).phrase.encode("ascii")

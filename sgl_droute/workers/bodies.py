@@ -110,10 +110,10 @@ class _AtOnce:
 
     def __init__(self, data: bytes) -> None:
         self.length = len(data)
-        self._data = data
+        self.data = data
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        consumer.write(self._data)
+        consumer.write(self.data)
         return succeed(None)
 
     def pauseProducing(self) -> None:

@@ -8,9 +8,10 @@ means, is not known here; every failure leaves as a `RouterError` or as `Cancell
 
 from __future__ import annotations
 
+from http.cookiejar import CookieJar
 from typing import Any, cast
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
@@ -24,10 +25,34 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from sgl_droute.errors import Disconnected, RouterError, WorkerFailed, WorkerTimeout
+from sgl_droute.workers.deadlines import Deadlines
 
-# treq is given this instead of a worker's URL: it would encode the host name as IDNA demands, which
-# refuses names that workers have, and what it makes of the URL is not used.
-_SOME_URL = EncodedURL.from_text("http://worker")
+
+class _SomeURL(EncodedURL):
+    """
+    What treq is given instead of a worker's URL: it would encode the host name as IDNA demands, at
+    every call, which refuses names that workers have, and what it makes of the URL is not used.
+    """
+
+    def to_uri(self) -> EncodedURL:
+        return self
+
+    def to_text(self, with_password: bool = False) -> str:
+        return "http://worker"
+
+
+class _NoCookies(CookieJar):
+    """What a worker tells one client to keep is nobody else's: the router keeps nothing."""
+
+    def add_cookie_header(self, request: object) -> None:
+        pass
+
+    def extract_cookies(self, response: object, request: object) -> None:
+        pass
+
+
+_SOME_URL = _SomeURL.from_text("http://worker")
+_NO_COOKIES = _NoCookies()
 
 # What Twisted's parser raises at answers that are none.
 _NOT_HTTP = (ParseError, ValueError, LookupError, InvalidHeaderName)
@@ -72,11 +97,13 @@ class WorkerClient:
         agent: What sends the bytes: `sgl_droute.workers.agent.WorkerAgent`, or a stand-in.
         clock: Provides the time.
         timeout: Seconds a worker may take to its first answer byte.
+        deadlines: Where limits of time are kept; its own if not given.
     """
 
     agent: IAgent
     clock: Any
     timeout: float
+    deadlines: Deadlines = Factory(lambda self: Deadlines(self.clock), takes_self=True)
 
     async def send(self, call: Call) -> IResponse:
         """
@@ -88,21 +115,27 @@ class WorkerClient:
             WorkerFailed: The connection broke, or the answer was no HTTP.
         """
         passage = _Passage(self.agent, call)
-        sending = HTTPClient(passage).request(
+        sending = HTTPClient(passage, _NO_COOKIES).request(
             call.method.decode("ascii"),
             _SOME_URL,
             data=call.body,
+            cookies=_NO_COOKIES,
             unbuffered=True,
             allow_redirects=False,
             reactor=self.clock,
         )
-        sending.addTimeout(self.timeout, self.clock, onTimeoutCancel=_timed_out(call))
+        limit = self.deadlines.set(self.timeout, sending.cancel)
         try:
             await sending
-        except RouterError:
-            raise
         except Exception as problem:
+            if limit.met:
+                reason = f"no response within {self.timeout:g} s"
+                raise WorkerTimeout(call.worker, reason) from problem
+            if isinstance(problem, RouterError):
+                raise
             raise _translated(call.worker, problem) from problem
+        finally:
+            limit.cancel()
         response = passage.response
         assert response is not None
         if not _sound(response):
@@ -125,8 +158,15 @@ class WorkerClient:
         collector = _Collector(call.worker, limit, whole=whole)
         response.deliverBody(collector)
         left = max(0.0, deadline - self.clock.seconds())
-        collector.done.addTimeout(left, self.clock, onTimeoutCancel=_timed_out(call, self.timeout))
+        collector.done.addTimeout(left, self.clock, onTimeoutCancel=self._timed_out(call))
         return Answer(response.code, await collector.done)
+
+    def _timed_out(self, call: Call) -> Any:
+        def fail(_: object, seconds: float) -> Failure:
+            reason = f"no response within {self.timeout:g} s"
+            return Failure(WorkerTimeout(call.worker, reason))
+
+        return fail
 
 
 @define(eq=False)
@@ -233,14 +273,6 @@ def _drop_body(response: IResponse, worker: str) -> None:
 
 def _sound(response: IResponse) -> bool:
     return 200 <= response.code <= 599 and not set(response.phrase) & set(b"\r\n\0")
-
-
-def _timed_out(call: Call, allowed: float | None = None) -> Any:
-    def fail(_: object, seconds: float) -> Failure:
-        reason = f"no response within {allowed or seconds:g} s"
-        return Failure(WorkerTimeout(call.worker, reason))
-
-    return fail
 
 
 def _translated(worker: str, problem: Exception) -> Exception:

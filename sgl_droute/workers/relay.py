@@ -7,13 +7,10 @@ answers, and why, is not its business.
 
 from __future__ import annotations
 
-import fcntl
-import struct
-import termios
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
@@ -25,7 +22,9 @@ from zope.interface import implementer
 
 from sgl_droute.errors import RequestTimeout, RouterError, WorkerTimeout
 from sgl_droute.workers.client import cut_answer, hang_up
+from sgl_droute.workers.deadlines import Deadline, Deadlines
 from sgl_droute.workers.lesson import Lesson
+from sgl_droute.workers.unsent import unsent_bytes
 
 # Bodies up to this size fit into the client transport's buffer: they need no back-pressure.
 _SMALL = 1 << 16
@@ -37,7 +36,7 @@ async def relay(
     headers: Headers,
     *,
     worker: str,
-    clock: IReactorTime,
+    deadlines: Deadlines,
     idle_timeout: float,
     lesson: Lesson | None = None,
 ) -> None:
@@ -51,6 +50,7 @@ async def relay(
         response: Its body is unread.
         headers: The headers to answer with.
         worker: Base URL of the worker, for messages.
+        deadlines: Where limits of time are kept.
         idle_timeout: Seconds that the worker may be silent while the client reads, and the client
             may take no byte.
         lesson: Shown every part of the body.
@@ -60,7 +60,22 @@ async def relay(
         RequestTimeout: The client took no byte for too long.
     """
     _start(response, request, headers)
-    body = _Body(request, worker, clock, idle_timeout, lesson)
+    whole = getattr(response, "whole", None)
+    if whole is not None:
+        _teach(lesson, whole)
+        request.write(whole)
+    else:
+        await _stream(response, request, _Body(request, worker, deadlines, idle_timeout, lesson))
+    request.finish()
+
+
+def _teach(lesson: Lesson | None, whole: bytes) -> None:
+    if lesson is not None:
+        lesson.feed(whole)
+        lesson.end()
+
+
+async def _stream(response: IResponse, request: Request, body: _Body) -> None:
     small = response.length is not UNKNOWN_LENGTH and response.length <= _SMALL
     if not small:
         request.registerProducer(body, True)
@@ -74,7 +89,6 @@ async def relay(
     finally:
         if not small and request.channel is not None:
             request.unregisterProducer()
-    request.finish()
 
 
 def _start(response: IResponse, request: Request, headers: Headers) -> None:
@@ -99,7 +113,7 @@ class _Body(Protocol):
         self,
         request: Request,
         worker: str,
-        clock: IReactorTime,
+        deadlines: Deadlines,
         idle_timeout: float,
         lesson: Lesson | None,
     ) -> None:
@@ -107,14 +121,15 @@ class _Body(Protocol):
         self.transport: Any = None
         self._request = request
         self._worker = worker
-        self._clock = clock
+        self._deadlines = deadlines
+        self._clock = deadlines.clock
         self._idle_timeout = idle_timeout
         self._lesson = lesson
         self._size = 0
         self._paused = False
-        self._moved = clock.seconds()
+        self._moved = self._clock.seconds()
         self._unsent: int | None = None
-        self._check: IDelayedCall | None = None
+        self._check: Deadline | None = None
 
     # From the worker.
 
@@ -144,7 +159,7 @@ class _Body(Protocol):
     def pauseProducing(self) -> None:
         self._paused = True
         self._moved = self._clock.seconds()
-        self._unsent = _unsent_bytes(self._request.transport)
+        self._unsent = unsent_bytes(self._request.transport)
         if self.transport is not None:
             self.transport.pauseProducing()
 
@@ -163,18 +178,18 @@ class _Body(Protocol):
         """
         End with an error when nothing moves for too long.
         """
-        left = self._moved + self._idle_timeout - self._clock.seconds()
-        self._check = self._clock.callLater(max(0.0, left), self._still_moving)
+        self._check = self._deadlines.set(self._idle_timeout, self._still_moving)
 
     def _still_moving(self) -> None:
         self._check = None
         if self._paused:
-            unsent = _unsent_bytes(self._request.transport)
+            unsent = unsent_bytes(self._request.transport)
             if unsent != self._unsent:
                 self._unsent = unsent
                 self._moved = self._clock.seconds()
-        if self._clock.seconds() < self._moved + self._idle_timeout:
-            self.watch()
+        left = self._moved + self._idle_timeout - self._clock.seconds()
+        if left > 0:
+            self._check = self._deadlines.set(left, self._still_moving)
             return
         self._hang_up()
         self.done.errback(self._silence())
@@ -196,21 +211,3 @@ class _Body(Protocol):
 
     def _hang_up(self) -> None:
         hang_up(self.transport)
-
-
-def _unsent_bytes(transport: Any) -> int | None:
-    """
-    Bytes that the kernel still holds for the client; None where it does not tell.
-
-    The transport's own buffer is no measure: it empties into the kernel's in large steps, minutes
-    apart for a slow client.
-    """
-    handle = getattr(getattr(transport, "transport", transport), "socket", None)
-    if handle is None:
-        return None
-    try:
-        answer = fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
-    except OSError:
-        return None
-    count: int = struct.unpack("i", answer)[0]
-    return count

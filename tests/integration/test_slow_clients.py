@@ -170,12 +170,29 @@ def test_bodies_that_stop(router: WiredRouter, begun: bytes) -> None:
 
 def test_slow_bodies(router: WiredRouter) -> None:
     """
-    A slow body arrives, however long it takes.
+    A slow body arrives, however long it takes, if it is never silent for the read time.
     """
-    client = router.connect(POST + b"Content-Length: 9\r\n\r\n")
-    drip(router, client, b"slow body", every=READ - 1)
+    client = router.connect(POST + b"Content-Length: 90000\r\n\r\n")
+    for _ in range(10):
+        client.send(b"x" * 9000)
+        router.wait(READ - 1)
     assert client.statuses == [200]
-    assert router.worker.requests[0].body == b"slow body"
+    assert len(router.worker.requests[0].body) == 90000
+
+
+def test_bodies_that_drip(router: WiredRouter) -> None:
+    """
+    A byte now and then is no body: whoever is below the slowest rate for the read time is told.
+    """
+    client = router.connect(POST + b"Content-Length: 9000\r\n\r\n")
+    drip(router, client, b"x" * 59, every=1.0)
+    assert not client.received
+    router.wait(2)
+    [answer] = client.answers
+    assert answer.status == 408
+    assert answer.json == {"error": "The request's body came with less than 100 bytes per second"}
+    assert answer.closes
+    assert router.worker.requests == []
 
 
 def test_answers_that_take_long(busy_router: WiredRouter) -> None:

@@ -1,0 +1,416 @@
+"""
+One client connection: bytes become requests, one after the other, and answers become bytes.
+
+It is never silent: what it refuses is answered with JSON and a status. What a head may look like is
+written in `sgl_droute.api.head`; what a request means is not known here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet._producer_helpers import _PullToPush
+from twisted.internet.interfaces import IAddress, IProtocol, ISSLTransport, ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import _ChunkedTransferDecoder, _MalformedChunkedDataError
+from twisted.web.http_headers import Headers
+from twisted.web.server import Request
+
+from sgl_droute.api.head import Head, HeadReader
+from sgl_droute.api.replies import refusal
+from sgl_droute.errors import BadRequest, RequestTimeout, RouterError
+from sgl_droute.workers.deadlines import Deadline
+from sgl_droute.workers.outlet import Outlet
+from sgl_droute.workers.unsent import unsent_bytes
+
+log = Logger()
+
+# Seconds that a client's connection may wait for its next request.
+KEEP_ALIVE = 75.0
+# Seconds that a refused client may go on sending in all, and be silent without closing.
+_LINGER = 30.0
+_LINGER_SILENCE = 2.0
+# Bytes that a client may send behind a request before that is answered.
+_BEHIND_AN_ANSWER = 1 << 14
+# Bytes per second that a body must come with, counted over all of its time.
+SLOWEST_BODY = 100
+_TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
+
+
+class RouterChannel(Protocol):
+    """
+    One client connection, for a `sgl_droute.api.site.RouterSite`.
+
+    It is what `twisted.web.http.Request` expects of its channel, and `hand_over` besides.
+    """
+
+    # A connection is idle, or a head arrives, or a body does, or an answer is due; or it is closing
+    # and what still comes is dropped; or it belongs to somebody else.
+
+    transport: Any
+
+    def __init__(self, site: Any) -> None:
+        self.site = site
+        self.factory = site
+        self._phase = "idle"
+        self._reader = HeadReader()
+        self._request: Request | None = None
+        self._request_head: Head
+        self._persistent = True
+        self._unread = b""
+        self._advancing = False
+        self._paused = False
+        self._missing: int | None = None
+        self._decoder: Any = None
+        self._head = b""
+        self._deadline: Deadline | None = None
+        self._linger: Deadline | None = None
+        self._successor: IProtocol | None = None
+        self._unsent: int | None = None
+        self._began = 0.0
+        self._moved = 0.0
+        self._received = 0
+
+    def connectionMade(self) -> None:
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
+        self._secure = bool(ISSLTransport.providedBy(self.transport))
+        self._peer = self.transport.getPeer()
+        self._host = self.transport.getHost()
+        self._outlet = Outlet(self.transport)
+        self._limit(KEEP_ALIVE, self.loseConnection)
+        self.site.opened(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._limit(None)
+        if self._linger is not None:
+            self._linger.cancel()
+        request, self._request = self._request, None
+        self._outlet.source = None
+        try:
+            if self._successor is not None:
+                self._successor.connectionLost(reason)
+            elif request is not None:
+                request.connectionLost(reason)
+        finally:
+            self.site.closed(self)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request has begun."""
+        return self._phase == "idle"
+
+    def end(self) -> None:
+        """
+        Close when the request under way is answered; at once if there is none.
+        """
+        self._persistent = False
+        if self.idle:
+            self.loseConnection()
+
+    # Bytes from the client.
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._successor is not None:
+            self._successor.dataReceived(data)
+            return
+        if self._phase == "closing":
+            if self._linger is not None:
+                self._limit(_LINGER_SILENCE, self.loseConnection)
+            return
+        self._unread = self._unread + data if self._unread else data
+        self._advance()
+
+    def _advance(self) -> None:
+        """
+        Read on until an answer is due; requests that are answered at once need no stack.
+        """
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._unread and self._phase in _READS:
+                data, self._unread = self._unread, b""
+                _READS[self._phase](self, data)
+        except Exception:
+            log.failure("a request could not be read")
+            self.refuse(BadRequest("The request could not be read"))
+        finally:
+            self._advancing = False
+        if self._phase == "answer" and len(self._unread) > _BEHIND_AN_ANSWER and not self._paused:
+            self._paused = True
+            self.transport.pauseProducing()
+
+    def _read_head(self, data: bytes) -> None:
+        try:
+            found = self._reader.feed(data)
+        except RouterError as error:
+            self.refuse(error)
+            return
+        if found is None:
+            if self._phase == "idle" and self._reader.begun:
+                self._phase = "headers"
+                self._limit(self.site.read_timeout, self._late)
+            return
+        head, self._unread = found
+        self._begin(head)
+
+    def _begin(self, head: Head) -> None:
+        self._persistent = head.persistent and self.site.keeps_connections
+        request = self._request = self.site.requestFactory(self, False)
+        for name, value in head.headers:
+            request.requestHeaders.addRawHeader(name, value)
+        self._phase = "body"
+        request.admitted = True
+        self._request_head = head
+        request.gotLength(head.length)
+        if head.length == 0:
+            self._received_whole()
+        elif self._phase == "body":
+            self._await_body(head)
+
+    def _await_body(self, head: Head) -> None:
+        assert self._request is not None
+        self._began = self._moved = self.site.reactor.seconds()
+        self._received = 0
+        self._limit(self.site.read_timeout, self._is_body_late)
+        self._missing = head.length
+        if head.length is None:
+            take = self._request.handleContentChunk
+            self._decoder = _ChunkedTransferDecoder(take, self._chunks_ended)
+        if head.expects:
+            self._outlet.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _read_body(self, data: bytes) -> None:
+        assert self._request is not None
+        self._moved = self.site.reactor.seconds()
+        self._received += len(data)
+        if self._missing is None:
+            try:
+                self._decoder.dataReceived(data)
+            except (ValueError, _MalformedChunkedDataError):
+                self.refuse(BadRequest("Malformed request: the chunks are not sound"))
+            return
+        if len(data) > self._missing:
+            data, self._unread = data[: self._missing], data[self._missing :]
+        self._missing -= len(data)
+        self._request.handleContentChunk(data)
+        if not self._missing:
+            self._received_whole()
+
+    def _chunks_ended(self, rest: bytes) -> None:
+        self._unread = rest
+        if all(_TRAILER.fullmatch(line) for line in self._decoder._trailerHeaders):
+            self._received_whole()
+        else:
+            self.refuse(BadRequest("Malformed trailer"))
+
+    def _received_whole(self) -> None:
+        if self._phase == "closing":
+            return  # its body was refused
+        assert self._request is not None
+        head = self._request_head
+        self._phase = "answer"
+        self._limit(None)
+        self._decoder = None
+        self._request.requestReceived(head.method, head.target, head.version)
+
+    # What requests ask of their channel.
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """
+        Begin an answer; its head goes out with the first bytes behind it, or with `flush`.
+        """
+        if not self._persistent:
+            headers.setRawHeaders(b"Connection", [b"close"])
+        lines = [b"%b %b %b" % (version, code, reason)]
+        for name, values in headers.getAllRawHeaders():
+            lines += [b"%b: %b" % (name, value) for value in values]
+        lines.append(b"\r\n")
+        self._head = b"\r\n".join(lines)
+
+    def flush(self) -> None:
+        """
+        Send the head of an answer without waiting for its body.
+        """
+        self.write(b"")
+
+    def write(self, data: bytes) -> None:
+        """
+        Send *data*, bytes of an answer.
+        """
+        if self._head:
+            data, self._head = self._head + data, b""
+        self._outlet.write(data)
+
+    def writeSequence(self, parts: Iterable[bytes]) -> None:
+        """
+        As `write`, of several parts.
+        """
+        self.write(b"".join(parts))
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """
+        Let *producer* pause and resume as the client takes bytes.
+        """
+        if not streaming:
+            producer = _PullToPush(producer, self)
+            producer.startStreaming()
+        self._outlet.source = producer
+        if self._outlet.full:
+            producer.pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        """
+        Let the producer be.
+        """
+        producer, self._outlet.source = self._outlet.source, None
+        if isinstance(producer, _PullToPush):
+            producer.stopStreaming()
+
+    def requestDone(self, request: Request) -> None:
+        """
+        Go on with the next request, or close.
+        """
+        if self._head:
+            self.flush()
+        self._request = None
+        if not (self._persistent and self.site.keeps_connections):
+            self.loseConnection()
+            return
+        self._phase = "idle"
+        self._limit(KEEP_ALIVE, self.loseConnection)
+        if self._paused:
+            self._paused = False
+            self.transport.resumeProducing()
+        self._advance()
+
+    def isSecure(self) -> bool:
+        """Whether the client speaks TLS."""
+        return self._secure
+
+    def getPeer(self) -> IAddress:
+        """The client's address."""
+        address: IAddress = self._peer
+        return address
+
+    def getHost(self) -> IAddress:
+        """The address that the client connected to."""
+        address: IAddress = self._host
+        return address
+
+    def hand_over(self, successor: IProtocol) -> None:
+        """
+        Let *successor* have the connection, what has already come behind the request included. The
+        request is not to be finished.
+        """
+        self._limit(None)
+        self._phase = "handed over"
+        self._request = None
+        self._outlet.release()
+        self._successor = successor
+        successor.makeConnection(self.transport)
+        if self._paused:
+            self._paused = False
+            self.transport.resumeProducing()
+        unread, self._unread = self._unread, b""
+        if unread:
+            successor.dataReceived(unread)
+
+    # Endings.
+
+    def refuse(self, error: RouterError) -> None:
+        """
+        Answer *error* and close, reading on for a while what the client still sends: closing at
+        once would reset the connection, and the reset can overtake the answer (RFC 9112 9.6).
+        """
+        if self._phase == "closing":
+            return
+        self._phase = "closing"
+        self._unread = b""
+        log.info("{client} refused: {error}", client=_name(self._peer), error=error)
+        self._outlet.write(refusal(error, self._given_id()))
+        self._outlet.release()
+        self.transport.resumeProducing()
+        if ITCPTransport.providedBy(self.transport) and not self._secure:
+            self.transport.loseWriteConnection()
+        else:
+            self.transport.loseConnection()  # TLS reads on by itself until the client closes too
+        self._limit(_LINGER_SILENCE, self.loseConnection)
+        self._linger = self.site.deadlines.set(_LINGER, self.loseConnection)
+
+    def loseConnection(self) -> None:
+        """
+        Close when what is written has left. A client that takes nothing for the abort time does
+        not hold its connection.
+        """
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+        self._phase = "closing"
+        self._unread = b""
+        self._outlet.release()
+        self.transport.loseConnection()
+        self._unsent = unsent_bytes(self.transport)
+        self._limit(self.site.idle_timeout, self._give_up)
+
+    def abortConnection(self) -> None:
+        """
+        Reset the connection.
+        """
+        self._phase = "closing"
+        self.transport.abortConnection()
+
+    def _give_up(self) -> None:
+        before, self._unsent = self._unsent, unsent_bytes(self.transport)
+        if self._unsent != before:
+            self._limit(self.site.idle_timeout, self._give_up)
+        else:
+            self.transport.abortConnection()
+
+    def _given_id(self) -> bytes | None:
+        if self._request is not None:
+            values = self._request.requestHeaders.getRawHeaders(b"x-request-id", [])
+        else:
+            values = [v for name, v in self._reader.headers if name.lower() == b"x-request-id"]
+        return values[0] if values else None
+
+    # Limits of time.
+
+    def _limit(self, seconds: float | None, passed: Callable[[], None] | None = None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = (
+            None if seconds is None or passed is None else self.site.deadlines.set(seconds, passed)
+        )
+
+    def _late(self) -> None:
+        part = self._phase
+        late = f"The request's {part} did not arrive within {self.site.read_timeout:g} s"
+        self.refuse(RequestTimeout(late))
+
+    def _is_body_late(self) -> None:
+        now = self.site.reactor.seconds()
+        silent = now - self._moved
+        if silent >= self.site.read_timeout:
+            self._late()
+        elif self._received < SLOWEST_BODY * (now - self._began):
+            slow = f"The request's body came with less than {SLOWEST_BODY} bytes per second"
+            self.refuse(RequestTimeout(slow))
+        else:
+            self._limit(self.site.read_timeout - silent, self._is_body_late)
+
+
+_READS: dict[str, Callable[[RouterChannel, bytes], None]] = {
+    "idle": RouterChannel._read_head,
+    "headers": RouterChannel._read_head,
+    "body": RouterChannel._read_body,
+}
+
+
+def _name(peer: Any) -> str:
+    return f"{peer.host}:{peer.port}" if hasattr(peer, "port") else "local client"
