@@ -20,13 +20,14 @@ from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource
 
 from sgl_droute.api.carrier import Carrier
+from sgl_droute.api.dispatch import RouterResource
 from sgl_droute.api.fleetwide import FleetWide
 from sgl_droute.api.inference import Inference
 from sgl_droute.api.lists import Lists
 from sgl_droute.api.management import Management
 from sgl_droute.api.observe import Observe
 from sgl_droute.api.owned import Owned
-from sgl_droute.api.routes import RouterAPI, RouterResource
+from sgl_droute.api.routes import RouterAPI
 from sgl_droute.api.site import RouterSite
 from sgl_droute.fleet.holdings import Holdings
 from sgl_droute.fleet.jobs import OpenJobs

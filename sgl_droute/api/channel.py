@@ -100,6 +100,11 @@ class RouterChannel(Protocol):
             self.site.closed(self)
 
     @property
+    def handed_over(self) -> bool:
+        """Whether somebody else has the connection."""
+        return self._successor is not None
+
+    @property
     def idle(self) -> bool:
         """Whether no request has begun."""
         return self._phase == "idle"

@@ -9,16 +9,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from attrs import define
 from klein import Klein
-from twisted.internet.defer import CancelledError
-from twisted.logger import Logger
-from twisted.python.failure import Failure
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request
-from werkzeug.exceptions import BadHost
+from twisted.web.server import Request
 from werkzeug.routing import PathConverter
 
 from sgl_droute.api.fleetwide import FleetWide
@@ -28,19 +23,11 @@ from sgl_droute.api.management import Management
 from sgl_droute.api.observe import Observe
 from sgl_droute.api.owned import Owned
 from sgl_droute.api.reading import parameter
-from sgl_droute.api.replies import error_reply, refuse
-from sgl_droute.api.target import admitted, below_mount
 from sgl_droute.errors import (
-    BadRequest,
     MethodNotAllowed,
-    NoWorker,
-    RouterError,
-    WorkerFailed,
 )
 from sgl_droute.fleet.capabilities import ACTION, EDIT, IMAGE, MESH, SAMPLE, VIDEO
 from sgl_droute.fleet.loras import MERGE, SET, UNMERGE
-
-log = Logger()
 
 # What workers answer too, whoever answers here.
 _WORKERS_PATHS = ("/v1/", "/rollout/", "/vertex_generate")
@@ -259,61 +246,6 @@ class RouterAPI:
         await self.owned.record(request, kind, named)
         return None
 
-    @routes.handle_errors(RouterError)
-    async def _refused(self, request: Any, failure: Failure) -> bytes | None:
-        assert isinstance(failure.value, RouterError)
-        if isinstance(failure.value, WorkerFailed):
-            log.warn("{request} failed: {error}", request=_named(request), error=failure.value)
-        else:
-            log.info("{request} refused: {error}", request=_named(request), error=failure.value)
-        return await refuse(request, failure.value)
-
-    @routes.handle_errors(CancelledError)
-    async def _stopped(self, request: Any, failure: Failure) -> bytes | None:
-        return await refuse(request, NoWorker("The router is stopping"))
-
-    @routes.handle_errors(Exception)
-    async def _broken(self, request: Any, failure: Failure) -> bytes | None:
-        log.failure("{request} broke", failure, request=_named(request))
-        return await refuse(request, RouterError("Internal error"))
-
-
-class RouterResource(Resource):
-    """
-    The API as a resource, for the root of a site or any path below it.
-    """
-
-    isLeaf = True
-
-    def __init__(self, api: RouterAPI) -> None:
-        super().__init__()
-        self._klein = api.routes.resource()
-
-    def render(self, request: Request) -> int | bytes:
-        """
-        Answer *request*, once its target is one that may be passed on.
-        """
-        try:
-            self._admit(request)
-            self._klein.render(request)
-        except RouterError as error:
-            return error_reply(request, error)
-        except BadHost:
-            # Klein matches routes with the host name at hand, which has to be one in IDNA's sense.
-            return error_reply(request, BadRequest("Malformed Host header"))
-        return NOT_DONE_YET
-
-    def _admit(self, request: Request) -> None:
-        hosts = request.requestHeaders.getRawHeaders(b"host", [])
-        target = admitted(request.method, request.uri, request.clientproto, hosts)
-        prefix, request.uri = below_mount(target, len(request.prepath or ()))
-        if prefix:
-            request.requestHeaders.setRawHeaders(b"X-Forwarded-Prefix", [prefix])
-        if not request.postpath or request.postpath[0][:1] in (b"", b"/"):
-            # Klein drops slashes at the beginning, would take //health for /health, and finds no
-            # route for a mount without a slash behind it. None of these is a path of the router.
-            request.postpath = [b".", *(request.postpath or ())]
-
 
 def _refuse_other_methods(routes: Klein) -> None:
     """
@@ -348,11 +280,6 @@ def _not_allowed(allow: str) -> Callable[..., NoReturn]:
 def _other_path(request: Request, path: bytes) -> bytes:
     _, question, query = request.uri.partition(b"?")
     return path + question + query
-
-
-def _named(request: Request) -> str:
-    # Without the query, which may hold a key.
-    return f"{request.method.decode('ascii')} {request.uri.partition(b'?')[0].decode('ascii')}"
 
 
 _refuse_other_methods(RouterAPI.routes)

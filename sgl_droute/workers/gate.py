@@ -7,8 +7,6 @@ It counts turns and knows nothing of what they are for.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -40,16 +38,20 @@ class Gate:
         self._open()
         return turn
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    def turn(self) -> Gate:
         """
-        A turn that lasts as long as the block.
+        A turn that lasts as long as the ``async with`` block it is given to.
         """
-        await self.acquire()
-        try:
-            yield
-        finally:
-            self.release()
+        return self
+
+    async def __aenter__(self) -> None:
+        if self.free and not self._waiting:
+            self.free -= 1
+        else:
+            await self.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.release()
 
     def release(self) -> None:
         """

@@ -94,10 +94,7 @@ async def _stream(response: IResponse, request: Request, body: _Body) -> None:
 def _start(response: IResponse, request: Request, headers: Headers) -> None:
     request.setResponseCode(response.code, response.phrase)
     request.defaultContentType = None
-    for name in (b"Server", b"Date", b"Content-Type"):
-        request.responseHeaders.removeHeader(name)
-    for name, values in headers.getAllRawHeaders():
-        request.responseHeaders.setRawHeaders(name, values)
+    request.responseHeaders = headers
     bodiless = request.method == b"HEAD" or response.code in NO_BODY_CODES
     if response.length is not UNKNOWN_LENGTH and not bodiless:
         request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % response.length])

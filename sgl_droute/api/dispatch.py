@@ -1,0 +1,128 @@
+"""
+From a request to its route, and from what became of it to an answer.
+
+Klein has the routes; this is the way to them: `klein.resource.KleinResource` binds its map anew for
+each request, to a host name that would have to be one in IDNA's sense.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from attrs import define
+from klein import Klein
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+from werkzeug.routing import MapAdapter
+
+from sgl_droute.api.replies import error_reply, refuse
+from sgl_droute.api.target import admitted, below_mount
+from sgl_droute.errors import NoWorker, RouterError, WorkerFailed
+
+log = Logger()
+
+
+class RouterResource(Resource):
+    """
+    The routes of an API as a resource, for the root of a site or any path below it.
+
+    Args:
+        api: Has a ``routes`` attribute, a `Klein`.
+    """
+
+    isLeaf = True
+
+    def __init__(self, api: Any) -> None:
+        super().__init__()
+        self._klein: Klein = api.routes
+        self._map: MapAdapter = self._klein.url_map.bind("router")
+
+    def render(self, request: Request) -> int | bytes:
+        """
+        Answer *request*, once its target is one that may be passed on.
+        """
+        try:
+            if not getattr(request, "admitted", False):
+                hosts = request.requestHeaders.getRawHeaders(b"host", [])
+                request.uri = admitted(request.method, request.uri, request.clientproto, hosts)
+        except RouterError as error:
+            return error_reply(request, error)
+        if request.prepath:
+            prefix, request.uri = below_mount(request.uri, len(request.prepath))
+            request.requestHeaders.setRawHeaders(b"X-Forwarded-Prefix", [prefix])
+        endpoint, arguments = self._map.match(_path(request), request.method.decode("ascii"))
+        answer = _Answer(request)
+        answering = Deferred.fromCoroutine(answer.give(self._klein, str(endpoint), arguments))
+        if not answering.called:
+            request.notifyFinish().addErrback(answer.client_left, answering)
+        return NOT_DONE_YET
+
+
+def _path(request: Request) -> str:
+    """
+    The path to be matched. Routes have one slash at the beginning, and the map would take any
+    number for one: ``//health`` is no path of the router, nor is a mount without a slash behind it.
+    """
+    if request.prepath:
+        path = b"/".join(request.postpath or ())
+        path = b"/" + path if request.postpath else path
+    else:
+        path = unquote_to_bytes(request.path)
+    text = path.decode("utf-8")
+    return text if text[:1] == "/" and text[:2] != "//" else f"/.{text}"
+
+
+@define(eq=False)
+class _Answer:
+    """
+    What becomes of one request.
+    """
+
+    request: Request
+    left: bool = False
+
+    async def give(self, routes: Klein, endpoint: str, arguments: Any) -> None:
+        request = self.request
+        try:
+            body = await maybeDeferred(routes.execute_endpoint, endpoint, request, **arguments)
+        except Exception as problem:
+            error = _told(request, problem)
+            body = None if self.left else await refuse(request, error)
+        if self.left or request.finished or _handed_over(request):
+            return
+        if isinstance(body, bytes):
+            request.write(body)
+        request.finish()
+
+    def client_left(self, _: Failure, answering: Deferred[None]) -> None:
+        self.left = True
+        answering.cancel()
+
+
+def _handed_over(request: Request) -> bool:
+    return bool(getattr(request.channel, "handed_over", False))
+
+
+def _told(request: Request, problem: Exception) -> RouterError:
+    """
+    What the client is told of *problem*, which is noted in the log.
+    """
+    if isinstance(problem, CancelledError):
+        return NoWorker("The router is stopping")
+    if not isinstance(problem, RouterError):
+        log.failure("{request} broke", request=_named(request))
+        return RouterError("Internal error")
+    if isinstance(problem, WorkerFailed):
+        log.warn("{request} failed: {error}", request=_named(request), error=problem)
+    else:
+        log.info("{request} refused: {error}", request=_named(request), error=problem)
+    return problem
+
+
+def _named(request: Request) -> str:
+    # Without the query, which may hold a key.
+    return f"{request.method.decode('ascii')} {request.uri.partition(b'?')[0].decode('ascii')}"
