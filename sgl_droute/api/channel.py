@@ -7,7 +7,6 @@ written in `sgl_droute.api.head`; what a request means is not known here.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,10 +15,10 @@ from twisted.internet.interfaces import IAddress, IProtocol, ISSLTransport, ITCP
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import _ChunkedTransferDecoder, _MalformedChunkedDataError
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
+from sgl_droute.api.body import BodyReader
 from sgl_droute.api.head import Head, HeadReader
 from sgl_droute.api.replies import refusal
 from sgl_droute.errors import BadRequest, RequestTimeout, RouterError
@@ -36,9 +35,6 @@ _LINGER = 30.0
 _LINGER_SILENCE = 2.0
 # Bytes that a client may send behind a request before that is answered.
 _BEHIND_AN_ANSWER = 1 << 14
-# Bytes per second that a body must come with, counted over all of its time.
-SLOWEST_BODY = 100
-_TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
 
 
 class RouterChannel(Protocol):
@@ -64,16 +60,12 @@ class RouterChannel(Protocol):
         self._unread = b""
         self._advancing = False
         self._paused = False
-        self._missing: int | None = None
-        self._decoder: Any = None
+        self._body: BodyReader | None = None
         self._head = b""
         self._deadline: Deadline | None = None
         self._linger: Deadline | None = None
         self._successor: IProtocol | None = None
         self._unsent: int | None = None
-        self._began = 0.0
-        self._moved = 0.0
-        self._received = 0
 
     def connectionMade(self) -> None:
         if ITCPTransport.providedBy(self.transport):
@@ -159,7 +151,7 @@ class RouterChannel(Protocol):
         if found is None:
             if self._phase == "idle" and self._reader.begun:
                 self._phase = "headers"
-                self._limit(self.site.read_timeout, self._late)
+                self._limit(self.site.read_timeout, self._headers_late)
             return
         head, self._unread = found
         self._begin(head)
@@ -180,48 +172,29 @@ class RouterChannel(Protocol):
 
     def _await_body(self, head: Head) -> None:
         assert self._request is not None
-        self._began = self._moved = self.site.reactor.seconds()
-        self._received = 0
-        self._limit(self.site.read_timeout, self._is_body_late)
-        self._missing = head.length
-        if head.length is None:
-            take = self._request.handleContentChunk
-            self._decoder = _ChunkedTransferDecoder(take, self._chunks_ended)
+        take, patience = self._request.handleContentChunk, self.site.read_timeout
+        self._body = BodyReader(head.length, take, self.site.reactor.seconds(), patience)
+        self._limit(patience, self._is_body_late)
         if head.expects:
             self._outlet.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _read_body(self, data: bytes) -> None:
-        assert self._request is not None
-        self._moved = self.site.reactor.seconds()
-        self._received += len(data)
-        if self._missing is None:
-            try:
-                self._decoder.dataReceived(data)
-            except (ValueError, _MalformedChunkedDataError):
-                self.refuse(BadRequest("Malformed request: the chunks are not sound"))
+        assert self._body is not None
+        try:
+            rest = self._body.feed(data, self.site.reactor.seconds())
+        except RouterError as error:
+            self.refuse(error)
             return
-        if len(data) > self._missing:
-            data, self._unread = data[: self._missing], data[self._missing :]
-        self._missing -= len(data)
-        self._request.handleContentChunk(data)
-        if not self._missing:
+        if rest is not None and self._phase == "body":  # it may have been refused
+            self._unread = rest
+            self._body = None
             self._received_whole()
-
-    def _chunks_ended(self, rest: bytes) -> None:
-        self._unread = rest
-        if all(_TRAILER.fullmatch(line) for line in self._decoder._trailerHeaders):
-            self._received_whole()
-        else:
-            self.refuse(BadRequest("Malformed trailer"))
 
     def _received_whole(self) -> None:
-        if self._phase == "closing":
-            return  # its body was refused
         assert self._request is not None
         head = self._request_head
         self._phase = "answer"
         self._limit(None)
-        self._decoder = None
         self._request.requestReceived(head.method, head.target, head.version)
 
     # What requests ask of their channel.
@@ -393,21 +366,18 @@ class RouterChannel(Protocol):
             None if seconds is None or passed is None else self.site.deadlines.set(seconds, passed)
         )
 
-    def _late(self) -> None:
-        part = self._phase
-        late = f"The request's {part} did not arrive within {self.site.read_timeout:g} s"
+    def _headers_late(self) -> None:
+        late = f"The request's headers did not arrive within {self.site.read_timeout:g} s"
         self.refuse(RequestTimeout(late))
 
     def _is_body_late(self) -> None:
-        now = self.site.reactor.seconds()
-        silent = now - self._moved
-        if silent >= self.site.read_timeout:
-            self._late()
-        elif self._received < SLOWEST_BODY * (now - self._began):
-            slow = f"The request's body came with less than {SLOWEST_BODY} bytes per second"
-            self.refuse(RequestTimeout(slow))
+        assert self._body is not None
+        try:
+            left = self._body.silence_left(self.site.reactor.seconds())
+        except RouterError as error:
+            self.refuse(error)
         else:
-            self._limit(self.site.read_timeout - silent, self._is_body_late)
+            self._limit(left, self._is_body_late)
 
 
 _READS: dict[str, Callable[[RouterChannel, bytes], None]] = {
