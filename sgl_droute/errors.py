@@ -77,6 +77,12 @@ class NoStorage(RouterError):
     status = 507
 
 
+class NoTunnel(RouterError):
+    """The connection of this request cannot become a tunnel."""
+
+    status = 501
+
+
 class NoWorker(RouterError):
     """No worker can take the request now."""
 

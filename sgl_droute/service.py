@@ -29,6 +29,7 @@ from sgl_droute.api.observe import Observe
 from sgl_droute.api.owned import Owned
 from sgl_droute.api.routes import RouterAPI
 from sgl_droute.api.site import RouterSite
+from sgl_droute.api.tunnels import Tunnels
 from sgl_droute.fleet.holdings import Holdings
 from sgl_droute.fleet.jobs import OpenJobs
 from sgl_droute.fleet.owners import Owners
@@ -41,6 +42,7 @@ from sgl_droute.workers.broadcast import Broadcasts
 from sgl_droute.workers.client import WorkerClient
 from sgl_droute.workers.finder import Finder
 from sgl_droute.workers.gate import Gate
+from sgl_droute.workers.handshake import Handshakes
 from sgl_droute.workers.health import HealthMonitor
 from sgl_droute.workers.jobs import JobWatch
 from sgl_droute.workers.outstanding import Outstanding
@@ -53,6 +55,7 @@ MOST_OWNERS = 250_000
 
 # Seconds that a worker may take to tell of a job: it does so at once, if it is not stuck.
 _RECORD_TIMEOUT = 30.0
+_HANDSHAKE_TIMEOUT = 30.0
 
 
 @frozen(eq=False)
@@ -160,13 +163,21 @@ class RouterService(MultiService):
         quick = self._client(roads.traffic, min(settings.timeout, _RECORD_TIMEOUT))
         records = evolve(carrier, client=quick)
         most = settings.max_connections
+        gate = Gate(most)
+        handshakes = Handshakes(
+            self._reactor, settings.connect_timeout, min(settings.timeout, _HANDSHAKE_TIMEOUT)
+        )
+        self.tunnels = Tunnels(
+            pool, handshakes, carrier, gate, self._reactor, settings.idle_timeout
+        )
         return RouterAPI(
-            Inference(pool, holdings, outstanding, carrier, Gate(most)),
+            Inference(pool, holdings, outstanding, carrier, gate),
             Owned(pool, holdings, finder, records, carrier, Gate(most)),
             Lists(pool, questions, control, holdings.row),
             FleetWide(pool, broadcasts, self._readiness, outstanding, cooperator),
             Management(pool, self._monitor, self._readiness, self._reactor),
             Observe(pool),
+            self.tunnels,
         )
 
     def resource(self) -> RouterResource:
@@ -213,6 +224,7 @@ class RouterService(MultiService):
         Stop listening, health checks and fleet-wide calls, write the state, then close idle
         connections.
         """
+        self.tunnels.cut()
         stopping = maybeDeferred(super().stopService)
         stopping.addCallback(lambda _: self._store.stopService())
         return stopping.addCallback(lambda _: self._roads.close())

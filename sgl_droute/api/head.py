@@ -102,9 +102,7 @@ class HeadReader:
             _refuse(block + b"\r\n")
         method, target, version = request.groups()
         reading = _Reading(version == b"HTTP/1.1", self.headers)
-        for header in rest.split(b"\r\n")[:-1]:
-            name, _, value = header.partition(b":")
-            reading.take(name, value.strip(b" \t"))
+        reading.take(rest.split(b"\r\n")[:-1])
         target = admitted(method, target, version, reading.hosts)
         return Head(
             method,
@@ -156,14 +154,17 @@ class _Reading:
     hosts: list[bytes] = field(factory=list)
     options: set[bytes] = field(factory=set)
 
-    def take(self, name: bytes, value: bytes) -> None:
-        if len(self.headers) >= MAX_LINES:
+    def take(self, lines: list[bytes]) -> None:
+        for line in lines:
+            name, _, value = line.partition(b":")
+            value = value.strip(b" \t")
+            self.headers.append((name, value))
+            read = _READ.get(name.lower())
+            if read is not None:
+                read(self, value)
+        if len(lines) > MAX_LINES:
             limits = f"{MAX_HEAD} bytes or {MAX_LINES} lines"
             raise HeadersTooLarge(f"The request's headers are more than {limits}")
-        self.headers.append((name, value))
-        read = _READ.get(name.lower())
-        if read is not None:
-            read(self, value)
 
     def _host(self, value: bytes) -> None:
         self.hosts.append(value)

@@ -5,23 +5,20 @@ Requests that go to one worker: chosen, sent, and its answer relayed.
 from __future__ import annotations
 
 from attrs import define, evolve
-from twisted.logger import Logger
 from twisted.web.iweb import IResponse
 from twisted.web.server import Request
 
 from sgl_droute.api.carrier import Carrier
 from sgl_droute.api.forwarded import spooled_body
 from sgl_droute.api.model_name import named_model
-from sgl_droute.errors import NotConnected, NoWorker
 from sgl_droute.fleet.capabilities import ANYTHING, Want
 from sgl_droute.fleet.holdings import Holdings
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Worker
+from sgl_droute.workers.attempts import with_worker
 from sgl_droute.workers.gate import Gate
 from sgl_droute.workers.lesson import Lesson
 from sgl_droute.workers.outstanding import Outstanding
-
-log = Logger()
 
 
 @define(eq=False)
@@ -66,8 +63,15 @@ class Inference:
             WorkerFailed: The worker gave no usable answer, or its answer was cut.
         """
         want = await self._with_model(request, want)
+        path = target or request.uri
+
+        async def attempt(worker: Worker) -> None:
+            response = await self._send(request, worker, path)
+            lesson = self._lesson(response, worker, makes)
+            await self.carrier.answer(request, worker, response, lesson)
+
         async with self.gate.turn():
-            await self._try_workers(request, want, target or request.uri, makes)
+            await with_worker(self.pool, want, attempt)
 
     async def _with_model(self, request: Request, want: Want) -> Want:
         if want == ANYTHING or not self.pool.several_models:
@@ -76,28 +80,6 @@ class Inference:
         text = None if content_type is None else content_type.decode("latin-1")
         model = await named_model(spooled_body(request), text, self.carrier.cooperator)
         return evolve(want, model=model)
-
-    async def _try_workers(
-        self, request: Request, want: Want, target: bytes, makes: str | None
-    ) -> None:
-        """
-        Send to one worker after the other until one is connected: it alone may see the request.
-        """
-        tried: set[str] = set()
-        unreached: NotConnected | None = None
-        while True:
-            try:
-                with self.pool.lease(want, tried) as worker:
-                    response = await self._send(request, worker, target)
-                    lesson = self._lesson(response, worker, makes)
-                    await self.carrier.answer(request, worker, response, lesson)
-                    return
-            except NotConnected as failed:
-                log.info("{failed}; trying the next worker", failed=failed)
-                tried.add(failed.worker)
-                unreached = failed
-            except NoWorker as nobody:
-                raise unreached or nobody from None
 
     async def _send(self, request: Request, worker: Worker, target: bytes) -> IResponse:
         with self.outstanding.request(worker):

@@ -23,10 +23,9 @@ from sgl_droute.api.management import Management
 from sgl_droute.api.observe import Observe
 from sgl_droute.api.owned import Owned
 from sgl_droute.api.reading import parameter
-from sgl_droute.errors import (
-    MethodNotAllowed,
-)
-from sgl_droute.fleet.capabilities import ACTION, EDIT, IMAGE, MESH, SAMPLE, VIDEO
+from sgl_droute.api.tunnels import Tunnels, asks_for_tunnel
+from sgl_droute.errors import MethodNotAllowed
+from sgl_droute.fleet.capabilities import ACTION, EDIT, IMAGE, MESH, REALTIME, SAMPLE, VIDEO
 from sgl_droute.fleet.loras import MERGE, SET, UNMERGE
 
 # What workers answer too, whoever answers here.
@@ -52,6 +51,7 @@ class RouterAPI:
     fleet: FleetWide
     management: Management
     observe: Observe
+    tunnels: Tunnels
 
     routes = Klein()
     routes.url_map.merge_slashes = False
@@ -99,7 +99,17 @@ class RouterAPI:
 
     @routes.route("/v1/actions/<any:path>")
     async def action(self, request: Request, path: str) -> None:
-        await self.inference.forward(request, ACTION)
+        if asks_for_tunnel(request):
+            await self.tunnels.open(request, ACTION)
+        else:
+            await self.inference.forward(request, ACTION)
+
+    @routes.route("/v1/realtime_video/generate")
+    async def realtime(self, request: Request) -> None:
+        if asks_for_tunnel(request):
+            await self.tunnels.open(request, REALTIME)
+        else:
+            await self.inference.forward(request)
 
     # What a worker holds: for that worker.
 
@@ -237,7 +247,10 @@ class RouterAPI:
 
     @routes.route("/<any:path>")
     async def elsewhere(self, request: Request, path: str) -> None:
-        await self.inference.forward(request)
+        if asks_for_tunnel(request):
+            await self.tunnels.open(request)
+        else:
+            await self.inference.forward(request)
 
     async def _record_or_list(self, request: Request, kind: str, collection: str) -> bytes | None:
         named = parameter(request, f"{kind}_id", "id", "job_id")

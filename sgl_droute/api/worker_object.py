@@ -30,6 +30,7 @@ def shown(worker: Worker) -> dict[str, Any]:
         "state": worker.state,
         "active_requests": worker.in_flight,
         "jobs": worker.jobs,
+        "sessions": worker.sessions,
         "is_dead": worker.dead,
         "is_sleeping": worker.asleep,
         "draining": worker.draining,

@@ -64,12 +64,14 @@ class Want:
         strict: Whether a worker known to be unable is out of the question. Otherwise it is the last
             choice, and its own answer tells the client.
         model: The model that must be served: `UNNAMED` for workers whose models are not known yet.
+        session: Whether it opens a realtime session, of which a worker takes one at a time.
     """
 
     word: str = ""
     abilities: frozenset[str] = frozenset()
     strict: bool = False
     model: str | None = None
+    session: bool = False
 
     def allows(self, capabilities: Capabilities) -> bool:
         """Whether a worker with *capabilities* may serve it at all."""
@@ -96,6 +98,8 @@ EDIT = Want("image", frozenset({"edit"}))
 # Trainers and Vertex AI ask for images and, with frames, for videos.
 SAMPLE = Want("image", frozenset({"image", "edit", "video"}))
 VIDEO = Want("video", frozenset({"video"}), strict=True)
+# Some of the video models have it; none says so.
+REALTIME = Want("video", frozenset({"video"}), strict=True, session=True)
 MESH = Want("mesh", frozenset({"mesh"}), strict=True)
 ACTION = Want("action", frozenset({"action"}), strict=True)
 

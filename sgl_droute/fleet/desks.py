@@ -22,8 +22,9 @@ class Desk:
     """
     Chooses workers for requests that want the same.
 
-    It has three indexes, each used only when the one before has nobody: workers in service, those
-    that have yet to pass their first health check, those known to be unable.
+    It has four indexes, each used only when the one before has nobody: workers in service, those
+    that have yet to pass their first health check, those in a realtime session, those known to be
+    unable. Who is in a session is no choice at all for another one.
 
     Args:
         want: What the requests want.
@@ -33,27 +34,30 @@ class Desk:
     want: Want
     make: Callable[[], Selection]
     _tiers: tuple[Selection, ...] = field(init=False)
+    _homes: dict[str, Selection] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._tiers = (self.make(), self.make(), self.make())
+        self._tiers = (self.make(), self.make(), self.make(), self.make())
 
     def put(self, worker: Worker) -> None:
         """
         Take note of *worker* as it is now.
         """
         home = self._home(worker)
-        for tier in self._tiers:
-            if tier is home:
-                tier.put(worker.url, worker.load)
-            else:
-                tier.discard(worker.url)
+        before = self._homes.get(worker.url)
+        if before is not None and before is not home:
+            self.discard(worker.url)
+        if home is not None:
+            self._homes[worker.url] = home
+            home.put(worker.url, worker.load)
 
     def discard(self, url: str) -> None:
         """
         Forget the worker at *url*.
         """
-        for tier in self._tiers:
-            tier.discard(url)
+        home = self._homes.pop(url, None)
+        if home is not None:
+            home.discard(url)
 
     def choose(self, without: Collection[str] = ()) -> str | None:
         """
@@ -63,11 +67,13 @@ class Desk:
         return next((url for url in chosen if url is not None), None)
 
     def _home(self, worker: Worker) -> Selection | None:
-        if not worker.eligible or not self.want.allows(worker.capabilities):
+        if not worker.may_take(self.want):
             return None
-        usual, last_resort, unable = self._tiers
+        usual, last_resort, in_session, unable = self._tiers
         if self.want.unable(worker.capabilities):
             return unable
+        if worker.in_session:
+            return in_session
         return last_resort if worker.doubtful else usual
 
 
@@ -97,7 +103,7 @@ class Desks:
         Take note of a worker that was *before* and is *now*: None when it was or is not there.
         """
         if before is not None and now is not None and before.capabilities == now.capabilities:
-            if _place(before) != _place(now):
+            if _moved(before, now):
                 self._put(now)
             return
         if before is not None:
@@ -167,8 +173,13 @@ class Desks:
             self._by_capabilities.clear()
 
 
-def _place(worker: Worker) -> tuple[bool, bool, int]:
+def _moved(before: Worker, now: Worker) -> bool:
     """
-    All that a desk sees of *worker*, its capabilities aside.
+    Whether anything differs that a desk sees of a worker, its capabilities aside.
     """
-    return worker.eligible, worker.doubtful, worker.load
+    return (
+        before.load != now.load
+        or before.eligible != now.eligible
+        or before.doubtful != now.doubtful
+        or before.in_session != now.in_session
+    )

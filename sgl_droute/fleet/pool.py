@@ -26,6 +26,7 @@ from sgl_droute.fleet.worker import (
     Worker,
     answered,
     checked,
+    counted,
     registered_again,
     same_process,
 )
@@ -170,8 +171,8 @@ class Pool:
         if url is None and not (self._workers or want.strict):
             raise NoWorker("No workers registered in the pool")
         if url is None:
-            raise self._nobody(want, lambda worker: worker.eligible)
-        with self._counted(self._workers[url], reading=0) as worker:
+            raise self._nobody(want, lambda worker: worker.may_take(want))
+        with self._counted(self._workers[url], sessions=int(want.session)) as worker:
             yield worker
 
     @contextmanager
@@ -183,15 +184,18 @@ class Pool:
             yield worker
 
     @contextmanager
-    def _counted(self, worker: Worker, *, reading: int) -> Iterator[Worker]:
-        def more(now: Worker, by: int) -> Worker:
-            return evolve(now, in_flight=now.in_flight + by, reading=now.reading + by * reading)
+    def _counted(self, worker: Worker, *, reading: int = 0, sessions: int = 0) -> Iterator[Worker]:
+        def more(now: Worker) -> Worker:
+            return counted(now, 1, reading=reading, sessions=sessions)
 
-        self.change(worker, lambda now: more(now, 1))
+        def fewer(now: Worker) -> Worker:
+            return counted(now, -1, reading=reading, sessions=sessions)
+
+        self.change(worker, more)
         try:
             yield worker
         finally:
-            self.change(worker, lambda now: more(now, -1))
+            self.change(worker, fewer)
 
     # What became of them.
 
@@ -298,7 +302,11 @@ class Pool:
             return BadRequest(f"No {kind}workers available in current worker pool.{served}")
         if all(worker.dead for worker in self):
             return NoWorker("No healthy workers available in the pool")
-        states = Counter(worker.state for worker in allowed if not usable(worker))
+        states = Counter(
+            "in a realtime session" if worker.eligible else worker.state
+            for worker in allowed
+            if not usable(worker)
+        )
         counts = ", ".join(f"{number} {state}" for state, number in states.items())
         return NoWorker(f"No eligible {kind}workers available in the pool: {counts or 'none left'}")
 

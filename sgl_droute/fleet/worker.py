@@ -10,10 +10,10 @@ from __future__ import annotations
 from attrs import evolve, field, frozen
 from attrs.validators import ge
 
-from sgl_droute.fleet.capabilities import Capabilities
+from sgl_droute.fleet.capabilities import Capabilities, Want
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Worker:
     """
     What the router knows of one worker.
@@ -24,6 +24,7 @@ class Worker:
         lasting: It is still there after a restart of the router; not so those started for one run.
         in_flight: Requests sent and not yet finished (count).
         reading: Those of them that only read what the worker holds and cost it no GPU time (count).
+        sessions: Those of them that are realtime sessions, open or being opened (count).
         jobs: Video and mesh jobs that it has not finished (count).
         failures: Health checks failed in a row (count); one success resets it.
         dead: Quarantined: no traffic.
@@ -51,6 +52,7 @@ class Worker:
     lasting: bool = True
     in_flight: int = field(default=0, validator=ge(0))
     reading: int = field(default=0, validator=ge(0))
+    sessions: int = field(default=0, validator=ge(0))
     jobs: int = field(default=0, validator=ge(0))
     failures: int = field(default=0, validator=ge(0))
     dead: bool = False
@@ -84,6 +86,11 @@ class Worker:
         return not (self.dead or self.draining or self.disabled or self.asleep or self.stale)
 
     @property
+    def in_session(self) -> bool:
+        """Whether it has its one realtime session, which shares the GPU with all other work."""
+        return self.sessions > 0
+
+    @property
     def takes_orders(self) -> bool:
         """Whether fleet-wide calls go to it, an operator's wishes for traffic aside."""
         return not (self.dead or self.asleep)
@@ -111,6 +118,33 @@ class Worker:
             "suspect": self.failures > 0,
         }
         return next((word for word, holds in words.items() if holds), "ready")
+
+    def may_take(self, want: Want) -> bool:
+        """
+        Whether it may be given new work of the kind that *want* is.
+        """
+        allowed = self.eligible and want.allows(self.capabilities)
+        return allowed and not (want.session and self.in_session)
+
+
+def counted(worker: Worker, by: int, *, reading: int = 0, sessions: int = 0) -> Worker:
+    """
+    *worker* with *by* more requests in flight, each of which counts so often in *reading* and in
+    *sessions*.
+
+    Raises:
+        ValueError: More have ended than had begun.
+    """
+    # Twice a request, and `attrs.evolve` looks at every field: it costs as much as the choice.
+    now = object.__new__(Worker)
+    fields = now.__dict__
+    fields.update(worker.__dict__)
+    fields["in_flight"] += by
+    fields["reading"] += by * reading
+    fields["sessions"] += by * sessions
+    if now.in_flight < 0 or now.reading < 0 or now.sessions < 0:
+        raise ValueError(f"{worker.url}: more requests ended than began")
+    return now
 
 
 @frozen

@@ -136,6 +136,7 @@ def test_a_worker_that_is_known() -> None:
         "state": "ready",
         "active_requests": 0,
         "jobs": 0,
+        "sessions": 0,
         "is_dead": False,
         "is_sleeping": False,
         "draining": False,

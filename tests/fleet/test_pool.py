@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from sgl_droute.errors import BadRequest, NotFound, NoWorker
-from sgl_droute.fleet.capabilities import ANYTHING, IMAGE, MESH, VIDEO, Want, reported
+from sgl_droute.fleet.capabilities import (
+    ANYTHING,
+    IMAGE,
+    MESH,
+    REALTIME,
+    VIDEO,
+    Want,
+    reported,
+)
 from sgl_droute.fleet.loras import LoraCall, LoraSet
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.selection import ALGORITHMS
@@ -336,6 +344,51 @@ def test_reading_is_no_load() -> None:
     assert pool["http://a:1"].idle
 
 
+def test_one_session_per_worker() -> None:
+    """
+    Two workers take two realtime sessions; a third is refused until one of them has ended.
+    """
+    pool = pool_of("a", "b")
+    with pool.lease(REALTIME) as first:
+        with pool.lease(REALTIME) as second:
+            assert first.url != second.url
+            sentence = "No eligible video-capable workers .*: 2 in a realtime session$"
+            with pytest.raises(NoWorker, match=sentence), pool.lease(REALTIME):
+                pass
+        assert chosen(pool, REALTIME) == second.url
+
+
+def test_a_worker_in_session_is_the_last_able_one() -> None:
+    """
+    Other work goes to whoever shares no GPU with a session, even if that worker has more to do or
+    has yet to pass a health check; but sooner to a session's worker than to one that is unable.
+    """
+    pool = pool_of("session", "other", "mesh")
+    able(pool, "http://session:1", "T2V", "T2I")
+    able(pool, "http://other:1", "T2V", "T2I")
+    able(pool, "http://mesh:1", "I2M")
+    with pool.lease(REALTIME) as worker, ExitStack() as others:
+        free = {"http://session:1": "http://other:1", "http://other:1": "http://session:1"}
+        other = free[worker.url]
+        assert {others.enter_context(pool.lease(IMAGE)).url for _ in range(5)} == {other}
+        pool.record_probe(pool[other], BAD, threshold=3)
+        assert chosen(pool, IMAGE) == other
+        pool.change(pool[other], lambda now: evolve(now, draining=True))
+        assert chosen(pool, IMAGE) == worker.url
+        assert chosen(pool, VIDEO) == worker.url
+
+
+def test_a_session_of_a_former_registration() -> None:
+    """
+    A worker that was removed and registered again is not held full by the session of before.
+    """
+    pool = pool_of("a")
+    with pool.lease(REALTIME):
+        pool.remove("http://a:1")
+        pool.add("http://a:1")
+        assert chosen(pool, REALTIME) == "http://a:1"
+
+
 def test_a_draining_worker_leaves_when_it_is_idle() -> None:
     """
     It goes with its last request or job, and what it holds can still be asked for.
@@ -475,7 +528,15 @@ def test_a_leaving_worker_that_is_registered_again() -> None:
 
 FACETS = ("draining", "disabled", "asleep", "stale")
 TASKS = {"image": ("T2I",), "video": ("T2V",), "both": ("T2V", "T2I"), "mesh": ("I2M",)}
-WANTS = [ANYTHING, IMAGE, VIDEO, MESH, evolve(IMAGE, model="image"), evolve(VIDEO, model="both")]
+WANTS = [
+    ANYTHING,
+    IMAGE,
+    VIDEO,
+    MESH,
+    REALTIME,
+    evolve(IMAGE, model="image"),
+    evolve(VIDEO, model="both"),
+]
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -489,6 +550,7 @@ class PoolMachine(RuleBasedStateMachine):
         super().__init__()
         self.pool = Pool(random=Random(5))
         self.open: Counter[tuple[str, int]] = Counter()
+        self.sessions: Counter[tuple[str, int]] = Counter()
 
     @rule(url=URLS)
     def add(self, url: str) -> None:
@@ -540,6 +602,8 @@ class PoolMachine(RuleBasedStateMachine):
             for each in served
             if each.eligible and each.url not in without and want.allows(each.capabilities)
         ]
+        if want.session:
+            able = [each for each in able if each.sessions == 0]
         try:
             worker = stack.enter_context(self.pool.lease(want, without))
         except NoWorker:
@@ -552,23 +616,28 @@ class PoolMachine(RuleBasedStateMachine):
             return multiple()
         assert worker.url in {each.url for each in able}
         willing = [each for each in able if not want.unable(each.capabilities)]
-        first_choice = [each for each in willing if not each.doubtful]
-        best = first_choice or willing or able
+        free = [each for each in willing if not each.sessions]
+        first_choice = [each for each in free if not each.doubtful]
+        best = first_choice or free or willing or able
         assert worker.url in {each.url for each in best}
         assert self.before[worker.url].load == min(each.load for each in best)
         self.open[worker.url, worker.serial] += 1
-        return stack, worker
+        self.sessions[worker.url, worker.serial] += want.session
+        return stack, worker, want.session
 
     @rule(lease=consumes(leases))
-    def give_back(self, lease: tuple[ExitStack, Worker]) -> None:
-        stack, worker = lease
+    def give_back(self, lease: tuple[ExitStack, Worker, bool]) -> None:
+        stack, worker, session = lease
         stack.close()
         self.open[worker.url, worker.serial] -= 1
+        self.sessions[worker.url, worker.serial] -= session
 
     @invariant()
     def counts_are_true(self) -> None:
         for worker in self.pool:
             assert worker.in_flight == self.open[worker.url, worker.serial]
+            assert worker.sessions == self.sessions[worker.url, worker.serial]
+            assert worker.sessions <= 1
 
     @invariant()
     def order_is_registration(self) -> None:

@@ -1,0 +1,160 @@
+"""
+WebSockets: a client's connection and a worker's joined, after a handshake that the worker accepts.
+
+What is said in them is not looked at. `sgl_droute.workers.handshake` and
+`sgl_droute.workers.tunnel` know how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.http_headers import Headers
+from twisted.web.server import Request
+
+from sgl_droute.api.carrier import Carrier
+from sgl_droute.api.forwarded import client_headers, worker_headers
+from sgl_droute.errors import BadRequest, NoTunnel, WorkerFailed
+from sgl_droute.fleet.capabilities import ANYTHING, Want
+from sgl_droute.fleet.pool import Pool
+from sgl_droute.fleet.worker import Worker
+from sgl_droute.workers.attempts import with_worker
+from sgl_droute.workers.client import Call
+from sgl_droute.workers.gate import Gate
+from sgl_droute.workers.handshake import Handshakes, head
+from sgl_droute.workers.handshake_connection import HandshakeAnswer
+from sgl_droute.workers.headers import connection_tokens
+from sgl_droute.workers.tunnel import Tunnel
+
+
+def asks_for_tunnel(request: Request) -> bool:
+    """
+    Whether *request* is a WebSocket handshake (RFC 6455 4.1); other upgrades are ignored.
+    """
+    return (
+        request.method == b"GET"
+        and request.requestHeaders.hasHeader(b"upgrade")
+        and request.clientproto == b"HTTP/1.1"
+        and b"websocket" in _tokens(request.requestHeaders, b"upgrade")
+        and b"upgrade" in connection_tokens(request.requestHeaders)
+    )
+
+
+@define(eq=False)
+class Tunnels:
+    """
+    Opens WebSockets to workers.
+
+    Args:
+        pool: Who may take them.
+        handshakes: Sends handshakes to workers.
+        carrier: Carries answers that open no tunnel.
+        gate: Requests in flight at once, tunnels among them; more wait, first come first served.
+        clock: Provides the time.
+        idle_timeout: Seconds after which a peer is cut that takes no byte while some wait for it.
+    """
+
+    pool: Pool
+    handshakes: Handshakes
+    carrier: Carrier
+    gate: Gate
+    clock: IReactorTime
+    idle_timeout: float
+    _open: set[Tunnel] = field(factory=set, init=False)
+
+    async def open(self, request: Request, want: Want = ANYTHING) -> None:
+        """
+        Join the client of *request*, a WebSocket handshake, with a worker; returns when both
+        connections are closed. A worker that does not accept has its answer relayed.
+
+        Args:
+            want: What the worker must be able to do. It is leased until its connection is closed.
+
+        Raises:
+            BadRequest: The handshake has a body, or no worker is able to serve it.
+            NoTunnel: The request came through the channel of another program's site.
+            NoWorker: Nobody can take it now.
+            WorkerFailed: The worker gave no usable answer, or its answer was cut.
+        """
+        _check(request)
+        channel: Any = request.channel
+        # Who was refused a WebSocket waits for the connection to be closed, as servers of them do.
+        channel.end()
+
+        async def attempt(worker: Worker) -> Tunnel | None:
+            answer = await self._asked(request, worker)
+            if not answer.opens:
+                await self.carrier.answer(request, worker, answer, None)
+                return None
+            tunnel = self._begun(request, worker, answer)
+            await tunnel.left
+            return tunnel
+
+        async with self.gate.turn():
+            tunnel = await with_worker(self.pool, want, attempt)
+            if tunnel is not None:
+                await tunnel.closed
+
+    def cut(self) -> None:
+        """
+        Reset the connections of all tunnels.
+        """
+        for tunnel in self:
+            tunnel.cut()
+
+    def __iter__(self) -> Iterator[Tunnel]:
+        """Those that are open."""
+        return iter(list(self._open))
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def _asked(self, request: Request, worker: Worker) -> HandshakeAnswer:
+        call = Call(b"GET", worker.url, request.uri, worker_headers(request))
+        try:
+            answer = await self.handshakes.send(call)
+        except WorkerFailed as failed:
+            if failed.gone:
+                self.carrier.not_reached(worker)
+            raise
+        self.pool.record_answer(worker)
+        return answer
+
+    def _begun(self, request: Request, worker: Worker, answer: HandshakeAnswer) -> Tunnel:
+        tunnel = Tunnel(worker.url, self.clock, self.idle_timeout)
+        self._open.add(tunnel)
+        tunnel.closed.addBoth(lambda _: self._open.discard(tunnel))
+        accepted = _accepted(answer, client_headers(request, answer.headers, worker.url))
+        channel: Any = request.channel
+        answer.connection.attach(tunnel.worker)
+        channel.hand_over(tunnel.client)
+        tunnel.client.send(accepted)
+        tunnel.begin()
+        answer.connection.release()
+        return tunnel
+
+
+def _check(request: Request) -> None:
+    headers = request.requestHeaders
+    length = request.getHeader(b"content-length")
+    if not hasattr(request.channel, "hand_over"):
+        raise NoTunnel("WebSockets are not served through this site")
+    if headers.hasHeader(b"transfer-encoding") or (length is not None and length.strip(b"0")):
+        raise BadRequest("A WebSocket handshake must not have a body")
+
+
+def _accepted(answer: HandshakeAnswer, headers: Headers) -> bytes:
+    """
+    The head of a 101 as bytes.
+    """
+    headers.setRawHeaders(b"Connection", [b"Upgrade"])
+    headers.setRawHeaders(b"Upgrade", answer.headers.getRawHeaders(b"upgrade", []))
+    return head(b"HTTP/1.1 101 " + answer.phrase, headers)
+
+
+def _tokens(headers: Headers, name: bytes) -> set[bytes]:
+    values = headers.getRawHeaders(name, [])
+    return {token.strip().lower() for value in values for token in value.split(b",")}
