@@ -6,8 +6,7 @@ Which worker it is, and what its answer teaches, is decided by whoever sends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from attrs import frozen
 from twisted.internet.task import Cooperator
@@ -48,8 +47,11 @@ class Carrier:
         """
         body = spooled_body(request).producer(self.cooperator)
         call = Call(request.method, worker.url, target, worker_headers(request), body)
-        with self._noted(worker):
+        try:
             return await self.client.send(call)
+        except WorkerFailed as failed:
+            self._note(worker, failed)
+            raise
 
     async def answer(
         self, request: Request, worker: Worker, response: IResponse, lesson: Lesson | None
@@ -61,22 +63,21 @@ class Carrier:
             WorkerFailed: The answer was cut.
             RequestTimeout: The client took no byte for too long.
         """
-        with self._noted(worker):
+        headers = client_headers(request, response.headers, worker.url)
+        try:
             await relay(
                 response,
                 request,
-                client_headers(request, response.headers, worker.url),
+                headers,
                 worker=worker.url,
                 deadlines=self.client.deadlines,
                 idle_timeout=self.idle_timeout,
                 lesson=lesson,
             )
-
-    @contextmanager
-    def _noted(self, worker: Worker) -> Iterator[None]:
-        try:
-            yield
         except WorkerFailed as failed:
-            if failed.gone:
-                self.not_reached(worker)
+            self._note(worker, failed)
             raise
+
+    def _note(self, worker: Worker, failed: WorkerFailed) -> None:
+        if failed.gone:
+            self.not_reached(worker)

@@ -7,12 +7,14 @@ each request, to a host name that would have to be one in IDNA's sense.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from attrs import define
 from klein import Klein
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
@@ -24,6 +26,11 @@ from sgl_droute.api.target import admitted, below_mount
 from sgl_droute.errors import NoWorker, RouterError, WorkerFailed
 
 log = Logger()
+
+# Paths whose route is remembered (count), and how long they may be for that (characters): clients
+# ask for the same few again and again.
+_ROUTES_KEPT = 1000
+_SHORT = 200
 
 
 class RouterResource(Resource):
@@ -40,6 +47,7 @@ class RouterResource(Resource):
         super().__init__()
         self._klein: Klein = api.routes
         self._map: MapAdapter = self._klein.url_map.bind("router")
+        self._match = lru_cache(_ROUTES_KEPT)(self._map.match)
 
     def render(self, request: Request) -> int | bytes:
         """
@@ -54,12 +62,16 @@ class RouterResource(Resource):
         if request.prepath:
             prefix, request.uri = below_mount(request.uri, len(request.prepath))
             request.requestHeaders.setRawHeaders(b"X-Forwarded-Prefix", [prefix])
-        endpoint, arguments = self._map.match(_path(request), request.method.decode("ascii"))
+        endpoint, arguments = self._route(_path(request), request.method.decode("ascii"))
         answer = _Answer(request)
         answering = Deferred.fromCoroutine(answer.give(self._klein, str(endpoint), arguments))
         if not answering.called:
             request.notifyFinish().addErrback(answer.client_left, answering)
         return NOT_DONE_YET
+
+    def _route(self, path: str, method: str) -> tuple[Any, Mapping[str, Any]]:
+        match = self._match if len(path) <= _SHORT else self._map.match
+        return match(path, method)
 
 
 def _path(request: Request) -> str:
@@ -88,7 +100,9 @@ class _Answer:
     async def give(self, routes: Klein, endpoint: str, arguments: Any) -> None:
         request = self.request
         try:
-            body = await maybeDeferred(routes.execute_endpoint, endpoint, request, **arguments)
+            body = routes.execute_endpoint(endpoint, request, **arguments)
+            if isinstance(body, Deferred):
+                body = await body
         except Exception as problem:
             error = _told(request, problem)
             body = None if self.left else await refuse(request, error)

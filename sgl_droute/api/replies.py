@@ -7,8 +7,8 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from http import HTTPStatus
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -114,7 +114,7 @@ def _begin(request: Request, status: int) -> None:
 
 
 def _new_id() -> bytes:
-    return uuid4().hex.encode("ascii")
+    return token_hex(16).encode("ascii")
 
 
 async def _cut(request: Request) -> None:

@@ -62,7 +62,7 @@ class RouterSite(Site):
         self._beyond: dict[RouterChannel, None] = {}
         self._waiting: list[Deferred[None]] = []
 
-    def buildProtocol(self, addr: IAddress | None) -> RouterChannel:
+    def buildProtocol(self, addr: IAddress | None) -> RouterChannel:  # type: ignore[override]
         return RouterChannel(self)
 
     def opened(self, channel: RouterChannel) -> None:

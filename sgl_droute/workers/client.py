@@ -52,7 +52,7 @@ class _NoCookies(CookieJar):
 
 
 _SOME_URL = _SomeURL.from_text("http://worker")
-_NO_COOKIES = _NoCookies()
+_NO_COOKIES: Any = _NoCookies()
 
 # What Twisted's parser raises at answers that are none.
 _NOT_HTTP = (ParseError, ValueError, LookupError, InvalidHeaderName)
