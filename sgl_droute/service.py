@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
+from weakref import WeakSet
 
 from attrs import evolve, frozen
 from twisted.application.service import MultiService
@@ -21,6 +22,7 @@ from twisted.web.resource import IResource
 
 from sgl_droute.api.carrier import Carrier
 from sgl_droute.api.dispatch import RouterResource
+from sgl_droute.api.drain import drain
 from sgl_droute.api.fleetwide import FleetWide
 from sgl_droute.api.inference import Inference
 from sgl_droute.api.lists import Lists
@@ -34,17 +36,20 @@ from sgl_droute.fleet.holdings import Holdings
 from sgl_droute.fleet.jobs import OpenJobs
 from sgl_droute.fleet.owners import Owners
 from sgl_droute.fleet.pool import Pool
+from sgl_droute.open_files import clients_that_fit, open_files_limit
 from sgl_droute.settings import RouterSettings
 from sgl_droute.state.keeper import Keeper
 from sgl_droute.state.opening import open_store
 from sgl_droute.workers.agent import WorkerAgent
 from sgl_droute.workers.broadcast import Broadcasts
 from sgl_droute.workers.client import WorkerClient
+from sgl_droute.workers.deadlines import Deadlines
 from sgl_droute.workers.finder import Finder
 from sgl_droute.workers.gate import Gate
 from sgl_droute.workers.handshake import Handshakes
 from sgl_droute.workers.health import HealthMonitor
 from sgl_droute.workers.jobs import JobWatch
+from sgl_droute.workers.once import Once
 from sgl_droute.workers.outstanding import Outstanding
 from sgl_droute.workers.readiness import Readiness
 
@@ -74,11 +79,11 @@ class Roads:
     control: IAgent
 
     @classmethod
-    def over_tcp(cls, reactor: Any, connect_timeout: float) -> Roads:
+    def over_tcp(cls, reactor: Any, connect_timeout: float, deadlines: Deadlines) -> Roads:
         """
         Three agents with connections of their own.
         """
-        return cls(*(WorkerAgent(reactor, connect_timeout) for _ in range(3)))
+        return cls(*(WorkerAgent(reactor, connect_timeout, deadlines) for _ in range(3)))
 
     def close(self) -> Deferred[Any]:
         """
@@ -105,8 +110,11 @@ class RouterService(MultiService):
     ) -> None:
         super().__init__()
         self._reactor = reactor
+        self._sites: WeakSet[RouterSite] = WeakSet()
+        self._stopping: Once[str, None] = Once()
         self.settings = settings = settings or RouterSettings()
-        self._roads = roads or Roads.over_tcp(reactor, settings.connect_timeout)
+        self._deadlines = Deadlines(reactor)
+        self._roads = roads or Roads.over_tcp(reactor, settings.connect_timeout, self._deadlines)
         self.pool = Pool(settings.routing_algorithm, strict_model=settings.strict_model)
         self.holdings = Holdings(
             self.pool, Owners(settings.job_ttl, MOST_OWNERS), OpenJobs(), reactor.seconds
@@ -137,8 +145,11 @@ class RouterService(MultiService):
         self._readiness.setServiceParent(self)
         self._resource = RouterResource(self._api())
         self._monitor.setServiceParent(self)
+        self._ports = MultiService()
+        self._ports.setServiceParent(self)
+        site = self.site()
         for description in settings.listen:
-            strports_service(description, self.site(), reactor).setServiceParent(self)
+            strports_service(description, site, reactor).setServiceParent(self._ports)
 
     def _api(self) -> RouterAPI:
         settings, pool, holdings, roads = self.settings, self.pool, self.holdings, self._roads
@@ -194,16 +205,24 @@ class RouterService(MultiService):
         """
         A site with all the router's limits.
 
+        When the router stops, it ends the connections of this site as those of its own ports.
+
         Args:
             root: What it serves, with `resource` somewhere below; `resource` itself if None.
         """
-        return RouterSite(
+        settings = self.settings
+        site = RouterSite(
             self._reactor,
             root or self._resource,
-            max_body_size=self.settings.max_body_size,
-            read_timeout=self.settings.read_timeout,
-            idle_timeout=self.settings.idle_timeout,
+            max_body_size=settings.max_body_size,
+            read_timeout=settings.read_timeout,
+            idle_timeout=settings.idle_timeout,
+            max_clients=settings.max_clients
+            or clients_that_fit(open_files_limit(), settings.max_connections),
+            deadlines=self._deadlines,
         )
+        self._sites.add(site)
+        return site
 
     def startService(self) -> None:
         """
@@ -221,16 +240,25 @@ class RouterService(MultiService):
 
     def stopService(self) -> Deferred[Any]:
         """
-        Stop listening, health checks and fleet-wide calls, write the state, then close idle
-        connections.
+        Stop listening, give running answers `RouterSettings.drain_timeout` to end, then stop all
+        else and write the state; the result comes when that is done.
+
+        Until the last answer has ended, health checks and fleet-wide calls go on. Requests that
+        came through a site that is not `site` are not waited for.
         """
+        return self._stopping.run("stop", self._stop)
+
+    async def _stop(self) -> None:
+        await self._ports.stopService()
+        await drain(self._sites, self._reactor, self.settings.drain_timeout)
         self.tunnels.cut()
-        stopping = maybeDeferred(super().stopService)
-        stopping.addCallback(lambda _: self._store.stopService())
-        return stopping.addCallback(lambda _: self._roads.close())
+        await maybeDeferred(super().stopService)
+        await maybeDeferred(self._store.stopService)
+        await self._roads.close()
+        self._deadlines.stop()
 
     def _client(self, agent: IAgent, timeout: float) -> WorkerClient:
-        return WorkerClient(agent, self._reactor, timeout=timeout)
+        return WorkerClient(agent, self._reactor, timeout, self._deadlines)
 
     def _cooperator(self) -> Cooperator:
         return Cooperator(scheduler=_scheduled_on(self._reactor))

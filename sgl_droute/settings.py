@@ -60,13 +60,30 @@ def parse_seconds(text: str) -> float:
     Raises:
         ValueError: The text is none.
     """
-    try:
-        seconds = float(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a number of seconds") from None
+    seconds = _number_of_seconds(text)
     if not math.isfinite(seconds) or seconds <= 0:
         raise ValueError(f"{text!r} is not a number of seconds above 0")
     return seconds
+
+
+def parse_patience(text: str) -> float:
+    """
+    A finite number of seconds, 0 or more.
+
+    Raises:
+        ValueError: The text is none.
+    """
+    seconds = _number_of_seconds(text)
+    if not math.isfinite(seconds) or seconds < 0:
+        raise ValueError(f"{text!r} is not a number of seconds, 0 or more")
+    return seconds
+
+
+def _number_of_seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number of seconds") from None
 
 
 def parse_count(text: str) -> int:
@@ -84,6 +101,11 @@ def parse_count(text: str) -> int:
 def _positive(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{attribute.name} must be a finite number above 0, not {value!r}")
+
+
+def _not_negative(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{attribute.name} must be a finite number, 0 or more, not {value!r}")
 
 
 def _option(default: Any, about: str, read: Callable[[str], object], validator: Any = None) -> Any:
@@ -133,6 +155,12 @@ class RouterSettings:
     max_connections: int = _option(
         1000, "Requests in flight to workers at once; more wait in order.", parse_count, ge(1)
     )
+    max_clients: int = _option(
+        0,
+        "Client connections open at once; 0 for what the limit of open files leaves.",
+        parse_count,
+        ge(0),
+    )
     timeout: float = _seconds(1800.0, "Seconds a worker may take to its first answer byte.")
     connect_timeout: float = _seconds(5.0, "Seconds to open a connection to a worker.")
     idle_timeout: float = _seconds(
@@ -140,6 +168,12 @@ class RouterSettings:
     )
     read_timeout: float = _seconds(
         60.0, "Seconds for a request's headers to arrive, and of silence inside its body."
+    )
+    drain_timeout: float = _option(
+        60.0,
+        "Seconds that running answers have to end when the router is stopped; 0 cuts them at once.",
+        parse_patience,
+        _not_negative,
     )
     health_check_interval: float = _seconds(10.0, "Seconds between health checks.")
     health_check_timeout: float = _seconds(5.0, "Seconds a health check may take.")

@@ -26,17 +26,13 @@ from sgl_droute.commandline import (
 )
 from sgl_droute.errors import BadRequest
 from sgl_droute.fleet.urls import normalise_worker_url
+from sgl_droute.open_files import OTHER_FILES
 from sgl_droute.service import RouterService
 from sgl_droute.settings import RouterSettings, parse_count
 from sgl_droute.simulator.children import SimulatedFleet
 from sgl_droute.simulator.tap import missing_packages
 
 log = Logger()
-
-# A request in flight has two connections, and as many may read what workers hold; listeners, logs,
-# idle connections and spooled bodies come on top.
-_FILES_PER_REQUEST = 4
-_OTHER_FILES = 256
 
 # Connections that may wait to be accepted: a burst of clients must not find the door shut.
 _BACKLOG = 1024
@@ -182,8 +178,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         except Exception as problem:
             where = f"--listen {description}: " if options["listen"] else ""
             options.fail(f"{where}{problem or type(problem).__name__}")
-    _check_open_files(settings.max_connections)
-    process = CommandService(options, settings.log_level)
+    _check_open_files(settings)
+    process = CommandService(options, settings.log_level, reactor)
     try:
         router = RouterService(reactor, settings)
     except ValueError as problem:
@@ -205,14 +201,17 @@ def run() -> None:
     twistd()
 
 
-def _check_open_files(max_connections: int) -> None:
+def _check_open_files(settings: RouterSettings) -> None:
     limit = raise_open_files_limit()
-    needed = max_connections * _FILES_PER_REQUEST + _OTHER_FILES
+    # As many requests as are in flight may read what workers hold; each has a client besides.
+    to_workers = settings.max_connections * 2
+    needed = to_workers + (settings.max_clients or to_workers) + OTHER_FILES
     if limit < needed:
         log.warn(
             "{max} connections need {needed} open files, the limit is {limit}: raise it"
-            " (ulimit -n, or LimitNOFILE= in a systemd unit) or lower --max-connections",
-            max=max_connections,
+            " (ulimit -n, or LimitNOFILE= in a systemd unit) or lower --max-connections or"
+            " --max-clients",
+            max=settings.max_connections,
             needed=needed,
             limit=limit,
         )

@@ -4,6 +4,8 @@ Options and the service made from them, without a process.
 
 from __future__ import annotations
 
+import gc
+import math
 import sys
 from io import StringIO
 
@@ -11,11 +13,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.application.service import Service
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogEvent
 
-from sgl_droute.commandline import CommandService
-from sgl_droute.settings import RouterSettings, parse_count, parse_level, parse_seconds, parse_size
+from sgl_droute.api.site import RouterSite
+from sgl_droute.commandline import CommandService, spare_the_collector
+from sgl_droute.open_files import OTHER_FILES, clients_that_fit, open_files_limit
+from sgl_droute.service import RouterService
+from sgl_droute.settings import (
+    RouterSettings,
+    parse_count,
+    parse_level,
+    parse_patience,
+    parse_seconds,
+    parse_size,
+)
 from sgl_droute.tap import Options, makeService, repeated
 
 
@@ -33,10 +47,12 @@ def test_defaults() -> None:
         listen=("tcp:30080:interface=0.0.0.0:backlog=1024",),
         worker_urls=(),
         max_connections=1000,
+        max_clients=0,
         timeout=1800.0,
         connect_timeout=5.0,
         idle_timeout=300.0,
         read_timeout=60.0,
+        drain_timeout=60.0,
         health_check_interval=10.0,
         health_check_timeout=5.0,
         health_check_failure_threshold=3,
@@ -57,16 +73,19 @@ def test_every_option() -> None:
         *("--health-check-interval", "5", "--health-check-timeout", "6"),
         *("--health-check-failure-threshold", "8", "--routing-algorithm", "random"),
         *("--max-body-size", "2G", "--verbose", "--simulated-workers", "3"),
+        *("--max-clients", "9", "--drain-timeout", "0"),
         *("--worker-urls", "http://A:1/", "http://b:2", "--worker-urls=https://c"),
     ).settings
     assert settings == RouterSettings(
         listen=("tcp:0:interface=\\:\\:1:backlog=1024",),
         worker_urls=("http://a:1", "http://b:2", "https://c"),
         max_connections=7,
+        max_clients=9,
         timeout=1.5,
         connect_timeout=2.0,
         idle_timeout=3.0,
         read_timeout=4.0,
+        drain_timeout=0.0,
         health_check_interval=5.0,
         health_check_timeout=6.0,
         health_check_failure_threshold=8,
@@ -137,12 +156,13 @@ def test_any_value(text: str) -> None:
     """
     A reader gives a value in its range or a `ValueError` with one sentence.
     """
-    for read in (parse_size, parse_seconds, parse_count, parse_level):
+    for read in (parse_size, parse_seconds, parse_patience, parse_count, parse_level):
         try:
             value = read(text)
         except ValueError:
             continue
-        assert read is not parse_seconds or (isinstance(value, float) and value > 0)
+        assert read is not parse_seconds or (isinstance(value, float) and 0 < value < math.inf)
+        assert read is not parse_patience or (isinstance(value, float) and 0 <= value < math.inf)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +171,9 @@ def test_any_value(text: str) -> None:
         {"timeout": 0.0},
         {"timeout": float("inf")},
         {"max_connections": 0},
+        {"max_clients": -1},
+        {"drain_timeout": -1.0},
+        {"drain_timeout": float("inf")},
         {"health_check_failure_threshold": 0},
         {"routing_algorithm": "fastest"},
         {"worker_urls": ["http://169.254.169.254"]},
@@ -180,12 +203,86 @@ def test_a_port_that_is_taken_late(start: str, monkeypatch: pytest.MonkeyPatch) 
     """
     told = StringIO()
     monkeypatch.setattr(sys, "__stderr__", told)
-    service = CommandService(Options(), "info")
+    service = CommandService(Options(), "info", MemoryReactorClock())
     service.addService(_Taken())
     with pytest.raises(SystemExit) as ended:
         getattr(service, start)()
     assert ended.value.code == 1
     assert told.getvalue() == "sglang-d-router: Couldn't listen on any:1: in use.\n"
+
+
+@given(st.integers(OTHER_FILES + 2, 1 << 20), st.integers(1, 1 << 20))
+def test_clients_that_fit(limit: int, max_connections: int) -> None:
+    """
+    Clients, connections to workers and what else is open stay below the limit, and at least half
+    of it is for clients.
+    """
+    clients = clients_that_fit(limit, max_connections)
+    free = limit - OTHER_FILES
+    assert clients >= free / 2
+    assert clients + min(max_connections, free // 2) == free
+
+
+@pytest.mark.parametrize(
+    ("limit", "max_connections", "clients"),
+    [(20_000, 1000, 18_744), (20_000, 9000, 10_744), (1024, 1000, 384), (256, 1000, 1), (0, 1, 1)],
+)
+def test_clients_that_fit_some_limits(limit: int, max_connections: int, clients: int) -> None:
+    """
+    Usual limits leave room for far more clients than requests in flight, low ones for half.
+    """
+    assert clients_that_fit(limit, max_connections) == clients
+
+
+class _Slow(Service):
+    """Stops when the test says so."""
+
+    def __init__(self, name: str, stops: list[str]) -> None:
+        self._name = name
+        self._stops = stops
+        self.stopped: Deferred[None] = Deferred()
+
+    def stopService(self) -> Deferred[None]:
+        self._stops.append(self._name)
+        return self.stopped
+
+
+def test_services_stop_in_turn() -> None:
+    """
+    A service of a command stops when the one added after it has stopped.
+    """
+    stops: list[str] = []
+    service = CommandService(Options(), "info", MemoryReactorClock())
+    first, second = _Slow("first", stops), _Slow("second", stops)
+    for each in (first, second):
+        each.setServiceParent(service)
+    service.startService()
+    done: list[object] = []
+    service.stopService().addBoth(done.append)
+    assert stops == ["second"]
+    second.stopped.callback(None)
+    assert stops == ["second", "first"]
+    assert done == []
+    first.stopped.callback(None)
+    assert done == [None]
+
+
+@pytest.mark.logs_failures
+def test_a_service_that_does_not_stop_well(logged: list[LogEvent]) -> None:
+    """
+    A service that fails to stop is logged, and the others stop all the same.
+    """
+    stops: list[str] = []
+    service = CommandService(Options(), "info", MemoryReactorClock())
+    first, second = _Slow("first", stops), _Slow("second", stops)
+    for each in (first, second):
+        each.setServiceParent(service)
+    second.stopped.errback(OSError("broken"))
+    first.stopped.callback(None)
+    done: list[object] = []
+    service.stopService().addBoth(done.append)
+    assert (stops, done) == (["second", "first"], [None])
+    assert any("did not stop well" in str(event.get("log_format")) for event in logged)
 
 
 def test_make_service_takes_a_reactor() -> None:
@@ -198,3 +295,42 @@ def test_make_service_takes_a_reactor() -> None:
     [listening] = reactor.tcpServers
     assert listening[0] == 0
     service.stopService()
+
+
+@pytest.mark.parametrize(
+    ("given", "most"), [(0, clients_that_fit(open_files_limit(), 5)), (12, 12)], ids=["0", "12"]
+)
+def test_most_clients(given: int, most: int) -> None:
+    """
+    Without a number of its own the limit for clients is what the limit of open files leaves.
+    """
+    settings = RouterSettings(max_clients=given, max_connections=5)
+    assert RouterService(MemoryReactorClock(), settings).site().max_clients == most
+
+
+def test_one_limit_for_all_ports() -> None:
+    """
+    The ports of a router share one site, and so one limit for clients.
+    """
+    reactor = MemoryReactorClock()
+    service = RouterService(reactor, RouterSettings(listen=["tcp:1", "tcp:2"]))
+    service.startService()
+    [site, other] = [listening[1] for listening in reactor.tcpServers]
+    assert isinstance(site, RouterSite)
+    assert site is other
+    service.stopService()
+
+
+def test_the_collector_is_spared() -> None:
+    """
+    What is there when the program starts is never looked at again by the garbage collector.
+    """
+    before = gc.get_threshold()
+    try:
+        spare_the_collector()
+        assert gc.get_freeze_count() > 10_000
+        assert gc.get_threshold()[0] > before[0]
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)

@@ -7,6 +7,7 @@ Reading the options needs neither Pillow nor PyAV.
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -128,6 +129,10 @@ def makeService(options: Options, reactor: IReactorCore | None = None) -> IServi
         from twisted.internet import reactor as installed
 
         reactor = installed
-    process = CommandService(options, "info")
+    if options.settings.exit_with_stdin:
+        # Ctrl-C reaches every process of a terminal: whoever holds the other end of the pipe
+        # decides when this one ends, and may still have requests for it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    process = CommandService(options, "info", reactor)
     WorkerService(reactor, options.settings).setServiceParent(process)
     return process

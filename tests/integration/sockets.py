@@ -184,6 +184,7 @@ async def running_router(*workers: str, **options: Any) -> AsyncIterator[Router]
     A router on a free port of 127.0.0.1 in front of *workers* (base URLs).
     """
     options.setdefault("health_check_interval", 3600.0)
+    options.setdefault("drain_timeout", 0.0)
     service = RouterService(reactor, RouterSettings(worker_urls=workers, **options))
     service.startService()
     endpoint = TCP4ServerEndpoint(reactor, 0, backlog=2048, interface="127.0.0.1")

@@ -83,6 +83,8 @@ WRONG = {
     "bad port": (["--port", "99999"], "--port: 99999 is not a port"),
     "port no number": (["--port", "http"], "--port: 'http' is not a whole number"),
     "bad seconds": (["--timeout", "0"], "--timeout: '0' is not a number of seconds above 0"),
+    "bad patience": (["--drain-timeout", "-1"], "--drain-timeout: '-1' is not a number of seconds"),
+    "bad clients": (["--max-clients", "-1"], "--max-clients must be >= 0: -1"),
     "nan": (["--idle-timeout", "nan"], "above 0"),
     "bad algorithm": (
         ["--routing-algorithm", "fastest"],
