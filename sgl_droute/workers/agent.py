@@ -11,27 +11,20 @@ import errno
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError, ConnectionDone
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.error import ConnectError
 from twisted.internet.error import TimeoutError as ConnectingTimedOut
-from twisted.internet.interfaces import IHandshakeListener
-from twisted.internet.protocol import Factory, connectionDone
-from twisted.python.failure import Failure
-from twisted.web._newclient import HTTP11ClientProtocol, Request, RequestNotSent
-from twisted.web.client import HTTPConnectionPool
-from twisted.web.http import _IdentityTransferDecoder
+from twisted.internet.protocol import Factory
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from sgl_droute.errors import ConnectTimeout, NoSockets, NotConnected
+from sgl_droute.errors import BadRequest, ConnectTimeout, NoSockets, NotConnected
 from sgl_droute.workers.addresses import WorkerEndpoint, connecting_timed_out
-from sgl_droute.workers.headers import connection_tokens
-
-# Workers close a connection after 5 s without a request (uvicorn's keep-alive): ours goes first, so
-# that no request is written to a connection that is being closed.
-KEEP_ALIVE = 4.0
-IDLE_CONNECTIONS_PER_WORKER = 64
+from sgl_droute.workers.connection import WorkerConnection
+from sgl_droute.workers.deadlines import Deadlines
+from sgl_droute.workers.idle import IdleConnections
+from sgl_droute.workers.request import WorkerRequest
 
 # Failures to connect that are this machine's own, and say nothing of the worker.
 _OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
@@ -52,24 +45,26 @@ class WorkerAgent:
     """
     Sends requests to workers, keeping idle connections for the next ones.
 
-    Unlike `twisted.web.client.Agent` it writes the target as it is (an empty ``?``, odd escapes)
-    and never sends a request a second time.
+    Unlike `twisted.web.client.Agent` it writes the target as it is (an empty ``?``, odd escapes),
+    shows all headers of an answer, and never sends a request a second time.
 
     Args:
         reactor: Provides TCP, time and a name resolver.
         connect_timeout: Seconds to open a connection, the TLS handshake included.
+        deadlines: Closes idle connections; its own if None.
     """
 
     reactor: Any
     connect_timeout: float
-    _pool: HTTPConnectionPool = field(init=False)
+    deadlines: Deadlines | None = None
+    _own: Deadlines | None = field(default=None, init=False)
+    _idle: IdleConnections = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._pool = HTTPConnectionPool(self.reactor, persistent=True)
-        self._pool.retryAutomatically = False
-        self._pool.cachedConnectionTimeout = KEEP_ALIVE  # type: ignore[assignment]
-        self._pool.maxPersistentPerHost = IDLE_CONNECTIONS_PER_WORKER
-        self._pool._factory = _ConnectionFactory  # type: ignore[assignment]
+        deadlines = self.deadlines
+        if deadlines is None:
+            deadlines = self._own = Deadlines(self.reactor)
+        self._idle = IdleConnections(self.reactor, deadlines)
 
     def request(
         self,
@@ -78,17 +73,41 @@ class WorkerAgent:
         headers: Headers | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
-        base, target = split_target(uri)
-        ready = Headers() if headers is None else headers.copy()
-        ready.setRawHeaders(b"Host", [base.partition(b"://")[2]])
-        sent = Request(method, target, ready, bodyProducer, persistent=True)
-        return Deferred.fromCoroutine(self._request(base, sent))
+        """
+        The answer, a `sgl_droute.workers.response.WorkerResponse`, as soon as its head is here.
 
-    async def _request(self, base: bytes, request: Request) -> IResponse:
+        Raises:
+            NotConnected: The worker has seen nothing of the request.
+            NoSockets: Nor has it; this machine is out of files or ports.
+            Disconnected: The connection broke.
+            WorkerFailed: The answer was none, or the body could not be sent whole.
+            BadRequest: This cannot be sent.
+        """
+        base, target = split_target(uri)
+        try:
+            request = WorkerRequest(method, base, target, headers or Headers(), bodyProducer)
+        except BadRequest as problem:
+            return fail(problem)
+        connection = self._idle.take(base)
+        if connection is not None:
+            return connection.send(request)
+        return Deferred.fromCoroutine(self._connect_and_send(base, request))
+
+    def close(self) -> Deferred[Any]:
+        """
+        Close all idle connections, and the others when they are; the result comes when the idle
+        ones are closed.
+        """
+        closing = self._idle.close()
+        if self._own is not None:
+            self._own.stop()
+        return closing
+
+    async def _connect_and_send(self, base: bytes, request: WorkerRequest) -> IResponse:
         worker = base.decode("ascii")
         try:
-            connection = await self._connection(base)
-        except (CancelledError, NotConnected, NoSockets):
+            connection = await self._connect(base, worker)
+        except CancelledError:
             raise
         except ConnectingTimedOut as problem:
             reason = f"no connection within {self.connect_timeout:g} s"
@@ -97,107 +116,19 @@ class WorkerAgent:
             if isinstance(problem, ConnectError) and problem.osError in _OUR_OWN:
                 raise NoSockets(f"The router cannot open connections: {problem}") from problem
             raise NotConnected(worker, str(problem).rstrip(".")) from problem
-        try:
-            return await connection.request(request)
-        except RequestNotSent as problem:
-            raise NotConnected(worker, "the idle connection was closed") from problem
+        return await connection.send(request)
 
-    async def _connection(self, base: bytes) -> WorkerConnection:
-        started = self.reactor.seconds()
-        endpoint = WorkerEndpoint(self.reactor, base.decode("ascii"), self.connect_timeout)
-        connection: Any = await self._pool.getConnection(base, endpoint)
-        if base.startswith(b"https:"):
-            left = max(0.001, started + self.connect_timeout - self.reactor.seconds())
-            await connection.secured(self.reactor, left)
+    async def _connect(self, base: bytes, worker: str) -> WorkerConnection:
+        deadline = self.reactor.seconds() + self.connect_timeout
+        endpoint = WorkerEndpoint(self.reactor, worker, self.connect_timeout)
+        factory = Factory.forProtocol(
+            lambda: WorkerConnection(base, self._idle.keep, self._idle.drop)
+        )
+        factory.noisy = False
+        connection: Any = await endpoint.connect(factory)
         assert isinstance(connection, WorkerConnection)
+        if base.startswith(b"https:"):
+            left = max(0.001, deadline - self.reactor.seconds())
+            secured = connection.secured
+            await secured.addTimeout(left, self.reactor, onTimeoutCancel=connecting_timed_out)
         return connection
-
-    def close(self) -> Deferred[None]:
-        """
-        Close all idle connections; the result comes when they are closed.
-        """
-        closing: Deferred[None] = self._pool.closeCachedConnections()
-        return closing
-
-
-@implementer(IHandshakeListener)
-class WorkerConnection(HTTP11ClientProtocol):
-    """
-    Twisted's client connection, with what it lacks for a proxy.
-    """
-
-    _shaken = False
-    _secured: Deferred[None] | None = None
-
-    def request(self, request: Request) -> Deferred[IResponse]:
-        """
-        As the base, but an answer that comes before the request is sent whole is heard (the base
-        waits for a worker that has stopped reading), and headers that ``Connection`` names are gone
-        (the base keeps ``Connection`` to itself, so nobody else could drop them).
-        """
-        answering = super().request(request)
-        parser = self._parser
-        if self._state == "TRANSMITTING" and self._responseDeferred is not None:
-            self._responseDeferred.addCallback(self._answered_early, request)
-
-        def end_to_end(response: IResponse) -> IResponse:
-            hidden = Headers() if parser is None else parser.connHeaders
-            for name in connection_tokens(hidden):
-                response.headers.removeHeader(name)
-            return response
-
-        return answering.addCallback(end_to_end)
-
-    def _answered_early(self, response: IResponse, request: Request) -> IResponse:
-        if self._state.startswith("TRANSMITTING"):
-            # What is left of the body is not wanted; the connection ends with this answer.
-            request.persistent = False
-            request.stopWriting()
-            transport: Any = self.transport
-            transport.unregisterProducer()
-        if self._state == "TRANSMITTING":
-            assert self._responseDeferred is not None
-            assert self._finishedRequest is not None
-            self._state = "WAITING"
-            self._responseDeferred.chainDeferred(self._finishedRequest)
-        return response
-
-    def secured(self, clock: Any, timeout: float) -> Deferred[None]:
-        """
-        Fires when the TLS handshake is done; fails as connecting does when it is not in *timeout*
-        seconds, since the worker has seen nothing by then.
-        """
-        done: Deferred[None] = Deferred(lambda _: self._abort())
-        if self._shaken:
-            done.callback(None)
-            return done
-        self._secured = done
-        return done.addTimeout(timeout, clock, onTimeoutCancel=connecting_timed_out)
-
-    def handshakeCompleted(self) -> None:
-        self._shaken = True
-        if self._secured is not None and not self._secured.called:
-            self._secured.callback(None)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        decoder = getattr(self._parser, "bodyDecoder", None)
-        if isinstance(decoder, _IdentityTransferDecoder) and not reason.check(ConnectionDone):
-            # A body without a length ends with its connection, but not with a broken one.
-            decoder.contentLength = 1 if decoder.contentLength is None else decoder.contentLength
-        if self._secured is not None and not self._secured.called:
-            self._secured.errback(reason)
-        super().connectionLost(reason)
-
-    def _abort(self) -> None:
-        transport: Any = self.transport
-        transport.abortConnection()
-
-
-class _ConnectionFactory(Factory):
-    noisy = False
-
-    def __init__(self, quiescentCallback: Any, metadata: object) -> None:
-        self._quiescent = quiescentCallback
-
-    def buildProtocol(self, addr: object) -> WorkerConnection:
-        return WorkerConnection(self._quiescent)

@@ -8,6 +8,7 @@ cheap. What is done when one passes is up to whoever set it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any
 
 from attrs import define, field
@@ -101,8 +102,10 @@ class Deadlines:
         self._look = None
         now = self.clock.seconds()
         for seconds, queue in list(self._queues.items()):
-            while queue and (first := next(iter(queue))).when <= now:
-                first.meet()
+            for deadline in list(takewhile(lambda each: each.when <= now, queue)):
+                # One that passes may cancel others, or stop them all.
+                if deadline in queue and self._queues.get(seconds) is queue:
+                    deadline.meet()
             if not queue and self._queues.get(seconds) is queue:
                 del self._queues[seconds]
         self._look_again()

@@ -36,6 +36,7 @@ from tests.integration.corpus import (
     WELL_FORMED,
     Case,
 )
+from tests.integration.smuggling import SMUGGLED
 from tests.integration.sockets import (
     Connection,
     Router,
@@ -109,7 +110,7 @@ async def is_over(client: Connection, count: int) -> None:
     assert parse_answers(client.received)[1] == b""
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: str(case.name))
+@pytest.mark.parametrize("case", [*CASES, *SMUGGLED], ids=lambda case: str(case.name))
 @pytest_twisted.ensureDeferred
 async def test_corpus(case: Case) -> None:
     """
@@ -131,7 +132,7 @@ async def test_corpus(case: Case) -> None:
         assert sum(answer.from_worker for answer in got) == len(case.worker)
 
 
-@given(case=st.sampled_from(CASES), data=st.data())
+@given(case=st.sampled_from((*CASES, *SMUGGLED)), data=st.data())
 def test_pieces(case: Case, data: st.DataObject) -> None:
     """
     The same comes of a connection's bytes in whatever pieces they arrive.
