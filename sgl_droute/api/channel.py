@@ -33,6 +33,9 @@ KEEP_ALIVE = 75.0
 # Seconds that a refused client may go on sending in all, and be silent without closing.
 _LINGER = 30.0
 _LINGER_SILENCE = 2.0
+# Bytes read at once: usually, and of a body that is larger.
+_READ = 1 << 16
+_LARGE_READ = 1 << 18
 # Bytes that a client may send behind a request before that is answered.
 _BEHIND_AN_ANSWER = 1 << 14
 
@@ -175,6 +178,8 @@ class RouterChannel(Protocol):
         take, patience = self._request.handleContentChunk, self.site.read_timeout
         self._body = BodyReader(head.length, take, self.site.reactor.seconds(), patience)
         self._limit(patience, self._is_body_late)
+        if head.length is None or head.length > _READ:
+            self.transport.bufferSize = _LARGE_READ
         if head.expects:
             self._outlet.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -188,6 +193,7 @@ class RouterChannel(Protocol):
         if rest is not None and self._phase == "body":  # it may have been refused
             self._unread = rest
             self._body = None
+            self.transport.bufferSize = _READ
             self._received_whole()
 
     def _received_whole(self) -> None:

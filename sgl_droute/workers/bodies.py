@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 # What is written in one go; larger bodies are read as fast as the worker takes them.
 _AT_ONCE = 1 << 16
+_STEP = 1 << 17
 
 
 def fields_of(body: bytes) -> dict[str, Any]:
@@ -68,7 +69,7 @@ class Spool:
             return None
         if self.length <= _AT_ONCE:
             return _AtOnce(self.read())
-        return FileBodyProducer(self.cursor(), cooperator)
+        return FileBodyProducer(self.cursor(), cooperator, _STEP)
 
     def cursor(self) -> Cursor:
         """
