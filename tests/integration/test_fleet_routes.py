@@ -90,6 +90,8 @@ async def _work(session: Session) -> None:
     assert answer == {"output_b64": "x"}
     refused = await ask("POST", "/v1/actions/generations", 400, json={})
     assert refused == {"error": "No action-capable workers available in current worker pool."}
+    # Without a handshake it is a path like any other.
+    await session.ask("GET", "/v1/realtime_video/generate", 404)
 
 
 async def _held(session: Session) -> None:
