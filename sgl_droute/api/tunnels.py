@@ -24,8 +24,7 @@ from sgl_droute.fleet.worker import Worker
 from sgl_droute.workers.attempts import with_worker
 from sgl_droute.workers.client import Call
 from sgl_droute.workers.gate import Gate
-from sgl_droute.workers.handshake import Handshakes, head
-from sgl_droute.workers.handshake_connection import HandshakeAnswer
+from sgl_droute.workers.handshake import Handshake, Handshakes, spelled
 from sgl_droute.workers.headers import connection_tokens
 from sgl_droute.workers.tunnel import Tunnel
 
@@ -85,11 +84,11 @@ class Tunnels:
         channel.end()
 
         async def attempt(worker: Worker) -> Tunnel | None:
-            answer = await self._asked(request, worker)
-            if not answer.opens:
-                await self.carrier.answer(request, worker, answer, None)
+            handshake = await self._answered(request, worker)
+            if not handshake.accepted:
+                await self.carrier.answer(request, worker, handshake.answer, None)
                 return None
-            tunnel = self._begun(request, worker, answer)
+            tunnel = self._begun(request, worker, handshake)
             await tunnel.left
             return tunnel
 
@@ -112,28 +111,28 @@ class Tunnels:
     def __len__(self) -> int:
         return len(self._open)
 
-    async def _asked(self, request: Request, worker: Worker) -> HandshakeAnswer:
+    async def _answered(self, request: Request, worker: Worker) -> Handshake:
         call = Call(b"GET", worker.url, request.uri, worker_headers(request))
         try:
-            answer = await self.handshakes.send(call)
+            handshake = await self.handshakes.send(call)
         except WorkerFailed as failed:
             if failed.gone:
                 self.carrier.not_reached(worker)
             raise
         self.pool.record_answer(worker)
-        return answer
+        return handshake
 
-    def _begun(self, request: Request, worker: Worker, answer: HandshakeAnswer) -> Tunnel:
+    def _begun(self, request: Request, worker: Worker, handshake: Handshake) -> Tunnel:
         tunnel = Tunnel(worker.url, self.clock, self.idle_timeout)
         self._open.add(tunnel)
         tunnel.closed.addBoth(lambda _: self._open.discard(tunnel))
-        accepted = _accepted(answer, client_headers(request, answer.headers, worker.url))
+        answer = handshake.answer
+        accepted = _accepted(answer.phrase, client_headers(request, answer.headers, worker.url))
         channel: Any = request.channel
-        answer.connection.attach(tunnel.worker)
+        behind = handshake.hand_over(tunnel.worker)
         channel.hand_over(tunnel.client)
-        tunnel.client.send(accepted)
+        tunnel.client.send(accepted + behind)
         tunnel.begin()
-        answer.connection.release()
         return tunnel
 
 
@@ -146,13 +145,16 @@ def _check(request: Request) -> None:
         raise BadRequest("A WebSocket handshake must not have a body")
 
 
-def _accepted(answer: HandshakeAnswer, headers: Headers) -> bytes:
+def _accepted(phrase: bytes, headers: Headers) -> bytes:
     """
     The head of a 101 as bytes.
     """
     headers.setRawHeaders(b"Connection", [b"Upgrade"])
-    headers.setRawHeaders(b"Upgrade", answer.headers.getRawHeaders(b"upgrade", []))
-    return head(b"HTTP/1.1 101 " + answer.phrase, headers)
+    headers.setRawHeaders(b"Upgrade", [b"websocket"])
+    lines = [b"HTTP/1.1 101 " + phrase]
+    for name, values in headers.getAllRawHeaders():
+        lines += [name + b": " + value for value in values]
+    return spelled(b"\r\n".join([*lines, b"", b""]))
 
 
 def _tokens(headers: Headers, name: bytes) -> set[bytes]:

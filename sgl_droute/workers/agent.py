@@ -7,27 +7,20 @@ or the request may have been seen (it may not). What is asked, and for whom, it 
 
 from __future__ import annotations
 
-import errno
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.error import ConnectError
-from twisted.internet.error import TimeoutError as ConnectingTimedOut
-from twisted.internet.protocol import Factory
+from twisted.internet.defer import Deferred, fail
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from sgl_droute.errors import BadRequest, ConnectTimeout, NoSockets, NotConnected
-from sgl_droute.workers.addresses import WorkerEndpoint, connecting_timed_out
+from sgl_droute.errors import BadRequest
+from sgl_droute.workers.connecting import connected
 from sgl_droute.workers.connection import WorkerConnection
 from sgl_droute.workers.deadlines import Deadlines
 from sgl_droute.workers.idle import IdleConnections
 from sgl_droute.workers.request import WorkerRequest
-
-# Failures to connect that are this machine's own, and say nothing of the worker.
-_OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 
 
 def split_target(uri: bytes) -> tuple[bytes, bytes]:
@@ -104,31 +97,10 @@ class WorkerAgent:
         return closing
 
     async def _connect_and_send(self, base: bytes, request: WorkerRequest) -> IResponse:
-        worker = base.decode("ascii")
-        try:
-            connection = await self._connect(base, worker)
-        except CancelledError:
-            raise
-        except ConnectingTimedOut as problem:
-            reason = f"no connection within {self.connect_timeout:g} s"
-            raise ConnectTimeout(worker, reason) from problem
-        except Exception as problem:
-            if isinstance(problem, ConnectError) and problem.osError in _OUR_OWN:
-                raise NoSockets(f"The router cannot open connections: {problem}") from problem
-            raise NotConnected(worker, str(problem).rstrip(".")) from problem
-        return await connection.send(request)
-
-    async def _connect(self, base: bytes, worker: str) -> WorkerConnection:
-        deadline = self.reactor.seconds() + self.connect_timeout
-        endpoint = WorkerEndpoint(self.reactor, worker, self.connect_timeout)
-        factory = Factory.forProtocol(
-            lambda: WorkerConnection(base, self._idle.keep, self._idle.drop)
+        connection = await connected(
+            self.reactor,
+            base.decode("ascii"),
+            self.connect_timeout,
+            lambda: WorkerConnection(base, self._idle.keep, self._idle.drop),
         )
-        factory.noisy = False
-        connection: Any = await endpoint.connect(factory)
-        assert isinstance(connection, WorkerConnection)
-        if base.startswith(b"https:"):
-            left = max(0.001, deadline - self.reactor.seconds())
-            secured = connection.secured
-            await secured.addTimeout(left, self.reactor, onTimeoutCancel=connecting_timed_out)
-        return connection
+        return await connection.send(request)

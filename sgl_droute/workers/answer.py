@@ -36,7 +36,7 @@ class AnswerHead:
 
     Attributes:
         minor: 1 for HTTP/1.1, 0 for HTTP/1.0.
-        code: 200 to 599.
+        code: 200 to 599, or 101.
         phrase: Without control characters.
         fields: Headers in order, names as they came, values without the white space around them;
             not those that ``Connection`` names.
@@ -62,6 +62,8 @@ class AnswerReader:
 
     Args:
         bodiless: Whether the answer has no body whatever it says, as those to HEAD.
+        may_switch: Whether a 101 to ``websocket`` is an answer; as its body passes, unread, all
+            that comes behind it.
 
     Attributes:
         head: None until it is complete.
@@ -70,6 +72,7 @@ class AnswerReader:
     """
 
     bodiless: bool = False
+    may_switch: bool = False
     head: AnswerHead | None = field(default=None, init=False)
     ended: bool = field(default=False, init=False)
     surplus: bool = field(default=False, init=False)
@@ -148,11 +151,14 @@ class AnswerReader:
         except HttpParserError as problem:
             raise BadAnswer(str(problem)) from problem
         except HttpParserUpgrade as problem:
-            raise BadAnswer("it leaves HTTP") from problem
+            if not (self.may_switch and _to_websocket(found)):
+                raise BadAnswer("it leaves HTTP") from problem
         code: int = parser.get_status_code()
-        if 100 <= code < 200:
+        if 100 <= code < 200 and code != 101:
             return False
         self.head = _head(code, int(head[7:8]), found)
+        if code == 101:
+            return True  # no body, whatever it says: the rest is no HTTP
         if self.bodiless or code in _NO_BODY:
             self._missing = 0
         elif self.head.chunked:
@@ -206,10 +212,15 @@ class _Found:
         self.ended = True
 
 
+def _to_websocket(found: _Found) -> bool:
+    chosen = [value.lower() for name, value in found.fields if name.lower() == b"upgrade"]
+    return chosen == [b"websocket"]
+
+
 def _head(code: int, minor: int, found: _Found) -> AnswerHead:
     # Trailers are found as headers are: they go into a list that nobody reads.
     fields, found.fields = found.fields, []
-    if not 200 <= code <= 599:
+    if not 200 <= code <= 599 and code != 101:
         raise BadAnswer(f"status {code}")
     if _CONTROL.search(found.phrase):
         raise BadAnswer("control characters behind the status")
@@ -234,8 +245,8 @@ def _head(code: int, minor: int, found: _Found) -> AnswerHead:
         minor == 1 or (b"keep-alive" in options and not chunked)
     )
     named = options - {b"close", b"keep-alive"}
-    if code == 204:
-        named.add(b"content-length")  # it has none (RFC 9110 8.6)
+    if code in (101, 204):
+        named.add(b"content-length")  # they have none (RFC 9110 8.6)
     if named:
         fields = [each for each in fields if each[0].lower() not in named]
     return AnswerHead(minor, code, found.phrase, fields, length, chunked, persistent)

@@ -12,13 +12,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
+from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed
 from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IResponse
-from zope.interface import implementer
 
 from sgl_droute.errors import Disconnected, WorkerFailed
 from sgl_droute.workers.answer import AnswerHead, AnswerReader, BadAnswer
@@ -36,7 +35,6 @@ _FLOWS = 1 << 18
 _LARGE_READ = 1 << 18
 
 
-@implementer(IHandshakeListener)
 class WorkerConnection(Protocol):
     """
     A connection that serves one request after the other.
@@ -45,12 +43,12 @@ class WorkerConnection(Protocol):
         base: Base URL of the worker.
         freed: Called when the next request may be sent.
         lost: Called when no other may be.
-
-    Attributes:
-        secured: Fires when the TLS handshake is done; never without TLS.
     """
 
     transport: Any
+
+    # Whether an answer may be a 101 that leaves HTTP.
+    _may_switch = False
 
     def __init__(
         self,
@@ -59,7 +57,6 @@ class WorkerConnection(Protocol):
         lost: Callable[[WorkerConnection], None],
     ) -> None:
         self.base = base
-        self.secured: Deferred[None] = Deferred(lambda _: self.abort())
         self._freed = freed
         self._lost = lost
         self._outlet: Outlet
@@ -85,7 +82,7 @@ class WorkerConnection(Protocol):
             WorkerFailed: What came is no answer, or the request could not be sent whole.
         """
         self._request = request
-        self._reader = AnswerReader(request.method == b"HEAD")
+        self._reader = AnswerReader(request.method == b"HEAD", self._may_switch)
         answered: Deferred[IResponse] = Deferred(self._cancelled)
         self._answered = answered
         self._outlet.write(request.written)
@@ -162,10 +159,6 @@ class WorkerConnection(Protocol):
         handle = tcp.getHandle() if hasattr(tcp, "getHandle") else None
         self._socket = handle if isinstance(handle, socket) else None
 
-    def handshakeCompleted(self) -> None:
-        if not self.secured.called:
-            self.secured.callback(None)
-
     def dataReceived(self, data: bytes) -> None:
         reader = self._reader
         if reader is None:
@@ -188,9 +181,6 @@ class WorkerConnection(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._socket = None
         self._closing = True
-        if not self.secured.called:
-            self.secured.errback(reason)
-            self.secured.addErrback(lambda _: None)
         reader, answered, response = self._reader, self._answered, self._response
         self._clear()
         self._lost(self)

@@ -7,28 +7,20 @@ the tunnel that it opens is the business of `sgl_droute.workers.tunnel`.
 
 from __future__ import annotations
 
-import errno
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError
-from twisted.internet.error import ConnectError
-from twisted.internet.error import TimeoutError as ConnectingTimedOut
-from twisted.internet.protocol import Factory
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
+from zope.interface import implementer
 
-from sgl_droute.errors import ConnectTimeout, NoSockets, NotConnected, WorkerTimeout
-from sgl_droute.workers.addresses import WorkerEndpoint, connecting_timed_out
+from sgl_droute.errors import WorkerTimeout
 from sgl_droute.workers.client import Call
-from sgl_droute.workers.handshake_connection import (
-    HandshakeAnswer,
-    HandshakeConnection,
-    SecureConnection,
-)
-
-# Failures to connect that are this machine's own, and say nothing of the worker.
-_OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+from sgl_droute.workers.connecting import connected
+from sgl_droute.workers.connection import WorkerConnection
+from sgl_droute.workers.request import WorkerRequest
 
 
 @frozen(eq=False)
@@ -46,68 +38,99 @@ class Handshakes:
     connect_timeout: float
     timeout: float
 
-    async def send(self, call: Call) -> HandshakeAnswer:
+    async def send(self, call: Call) -> Handshake:
         """
-        The worker's answer to *call* with ``Upgrade: websocket``; the caller attaches the end of a
-        tunnel to its connection, or has its body delivered.
+        *call* with ``Upgrade: websocket``, answered; the caller hands it over or reads its answer.
 
         Raises:
             NotConnected: The worker has seen nothing of the handshake.
             WorkerTimeout: No answer in time.
             WorkerFailed: The connection broke, or what came was no answer to a handshake.
+            BadRequest: This cannot be sent.
         """
-        connection = await self._connected(call.worker)
-        answered = connection.ask(_handshake(call))
+        base = call.worker.encode("ascii")
+        request = _upgrading(base, call)
+        handshake = await connected(
+            self.reactor, call.worker, self.connect_timeout, lambda: Handshake(base)
+        )
 
         def too_late(_: object, seconds: float) -> Failure:
             return Failure(WorkerTimeout(call.worker, f"no response within {seconds:g} s"))
 
-        return await answered.addTimeout(self.timeout, self.reactor, onTimeoutCancel=too_late)
-
-    async def _connected(self, worker: str) -> HandshakeConnection:
-        try:
-            return await self._connect(worker)
-        except CancelledError:
-            raise
-        except ConnectingTimedOut as problem:
-            reason = f"no connection within {self.connect_timeout:g} s"
-            raise ConnectTimeout(worker, reason) from problem
-        except Exception as problem:
-            if isinstance(problem, ConnectError) and problem.osError in _OUR_OWN:
-                raise NoSockets(f"The router cannot open connections: {problem}") from problem
-            raise NotConnected(worker, str(problem).rstrip(".")) from problem
-
-    async def _connect(self, worker: str) -> HandshakeConnection:
-        deadline = self.reactor.seconds() + self.connect_timeout
-        kind = SecureConnection if worker.startswith("https:") else HandshakeConnection
-        factory = Factory.forProtocol(lambda: kind(worker))
-        factory.noisy = False
-        endpoint = WorkerEndpoint(self.reactor, worker, self.connect_timeout)
-        connection: Any = await endpoint.connect(factory)
-        assert isinstance(connection, HandshakeConnection)
-        if isinstance(connection, SecureConnection):
-            left = max(0.001, deadline - self.reactor.seconds())
-            secured = connection.secured()
-            await secured.addTimeout(left, self.reactor, onTimeoutCancel=connecting_timed_out)
-        return connection
+        answering = handshake.send(request)
+        answering.addTimeout(self.timeout, self.reactor, onTimeoutCancel=too_late)
+        handshake.answer = await answering
+        return handshake
 
 
-def head(line: bytes, headers: Headers) -> bytes:
+@implementer(IHalfCloseableProtocol)
+class Handshake(WorkerConnection):
     """
-    The bytes of a head that begins with *line*.
+    A connection for one handshake, and for the tunnel that it may open.
+
+    Attributes:
+        answer: The worker's answer: a 101, or any other, with a body.
     """
-    lines = [line]
-    for name, values in headers.getAllRawHeaders():
-        # As RFC 6455 spells it: not every client knows that case is no matter.
-        name = name.replace(b"Sec-Websocket-", b"Sec-WebSocket-")
-        lines += [name + b": " + value for value in values]
-    return b"\r\n".join([*lines, b"", b""])
+
+    answer: IResponse
+
+    _may_switch = True
+
+    def __init__(self, base: bytes) -> None:
+        super().__init__(base, freed=WorkerConnection.close, lost=lambda _: None)
+        self._successor: Any = None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the worker has opened a tunnel."""
+        return bool(self.answer.code == 101)
+
+    def hand_over(self, successor: Protocol) -> bytes:
+        """
+        Let *successor* have the connection of a tunnel; what has already come behind the answer.
+        """
+        assert self._response is not None
+        behind = self._response.detach()
+        self._clear()
+        self._outlet.release()
+        self._successor = successor
+        successor.makeConnection(self.transport)
+        return behind
+
+    # From the transport.
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._successor is not None:
+            self._successor.dataReceived(data)
+        else:
+            super().dataReceived(data)
+
+    def readConnectionLost(self) -> None:
+        if self._successor is not None:
+            self._successor.readConnectionLost()
+        else:
+            self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """The worker may have more to say."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        if self._successor is not None:
+            self._successor.connectionLost(reason)
 
 
-def _handshake(call: Call) -> bytes:
-    host = call.worker.partition("://")[2].encode("ascii")
+def spelled(head: bytes) -> bytes:
+    """
+    *head* with names as RFC 6455 spells them: not everybody knows that case is no matter.
+    """
+    return head.replace(b"\r\nSec-Websocket-", b"\r\nSec-WebSocket-")
+
+
+def _upgrading(base: bytes, call: Call) -> WorkerRequest:
     headers = call.headers.copy()
-    headers.setRawHeaders(b"Host", [host])
     headers.setRawHeaders(b"Connection", [b"Upgrade"])
     headers.setRawHeaders(b"Upgrade", [b"websocket"])
-    return head(call.method + b" " + call.target + b" HTTP/1.1", headers)
+    request = WorkerRequest(call.method, base, call.target, headers)
+    request.written = spelled(request.written)
+    return request

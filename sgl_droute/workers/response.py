@@ -152,6 +152,14 @@ class WorkerResponse:
             self._held = True
             self._source.pause()
 
+    def detach(self) -> bytes:
+        """
+        Have no more to do with the connection; what nobody has taken of the body.
+        """
+        self._source = None
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
     # From whoever gets the body.
 
     def pauseProducing(self) -> None:

@@ -202,12 +202,12 @@ NO_ANSWERS = {
     "garbage": (b"SSH-2.0-OpenSSH\r\n", b"the answer is not HTTP"),
     "another protocol": (
         b"HTTP/1.1 101 Ok\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
-        b"answered with status 101",
+        b"it leaves HTTP",
     ),
-    "no protocol": (b"HTTP/1.1 101 Ok\r\n\r\n", b"answered with status 101"),
-    "odd status": (b"HTTP/1.1 700 Ok\r\nContent-Length: 0\r\n\r\n", b"answered with status 700"),
-    "endless head": (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000, b"larger than 65536 bytes"),
-    "endless interim": (b"HTTP/1.1 100 Continue\r\n\r\n" * 5000, b"larger than 65536 bytes"),
+    "no protocol": (b"HTTP/1.1 101 Ok\r\n\r\n", b"the answer is not HTTP"),
+    "odd status": (b"HTTP/1.1 700 Ok\r\nContent-Length: 0\r\n\r\n", b"status 700"),
+    "endless head": (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000, b"more than 65536 bytes"),
+    "endless interim": (b"HTTP/1.1 100 Continue\r\n\r\n" * 5000, b"more than 65536 bytes"),
     "NUL": (b"HTTP/1.1 200 OK\r\nX: \0\r\n\r\n", b"the answer is not HTTP"),
 }
 

@@ -15,7 +15,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
-from sgl_droute.errors import BadRequest, ConnectTimeout, Disconnected
+from sgl_droute.errors import BadRequest, ConnectTimeout, Disconnected, NotConnected
 from sgl_droute.workers.agent import WorkerAgent
 from sgl_droute.workers.deadlines import Deadlines
 from sgl_droute.workers.idle import IDLE_CONNECTIONS_PER_WORKER, KEEP_ALIVE
@@ -328,3 +328,16 @@ def test_the_time_for_a_handshake(fleet: Fleet) -> None:
     [failure] = fleet.failures
     assert failure.type is ConnectTimeout
     assert tcp.disconnecting
+
+
+def test_a_handshake_that_breaks(fleet: Fleet) -> None:
+    """
+    A connection that ends during the TLS handshake never came about.
+    """
+    fleet.ask(b"https://10.0.0.1:1/x")
+    number = fleet.accept()
+    assert fleet.failures == []
+    fleet.lose(number)
+    [failure] = fleet.failures
+    assert failure.type is NotConnected
+    assert fleet.clock.getDelayedCalls() == []

@@ -21,6 +21,7 @@ from sgl_droute.workers.answer import (
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+SWITCHED = b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: WebSocket\r\n\r\n"
 
 
 @frozen
@@ -34,11 +35,11 @@ class Read:
     until_close: bool
 
 
-def read(*pieces: bytes, bodiless: bool = False) -> Read:
+def read(*pieces: bytes, bodiless: bool = False, may_switch: bool = False) -> Read:
     """
     The answer in *pieces*; what comes behind its end is not given to the reader.
     """
-    reader = AnswerReader(bodiless)
+    reader = AnswerReader(bodiless, may_switch)
     body = b""
     for piece in pieces:
         if not reader.ended:
@@ -159,6 +160,43 @@ def test_interim_answers() -> None:
     assert answer.body == b"ok"
 
 
+@pytest.mark.parametrize("interim", [b"", b"HTTP/1.1 103 Hints\r\nUpgrade: x\r\n\r\n"])
+@pytest.mark.parametrize("framing", [b"", b"content-length: 3\r\n"])
+def test_an_answer_that_switches(interim: bytes, framing: bytes) -> None:
+    """
+    A 101 to ``websocket`` is an answer where one is asked for; all that comes behind it passes,
+    whatever it says of a body (it has none: RFC 9110 8.6).
+    """
+    head = SWITCHED.replace(
+        b"\r\nUpgrade", b"\r\nSec-WebSocket-Accept: x\r\n" + framing + b"Upgrade"
+    )
+    answer = read(interim + head + b"\x81\0", b"HTTP/1.1 ", b"\0" * MAX_HEAD, may_switch=True)
+    assert (answer.head.code, answer.head.phrase) == (101, b"Switching")
+    assert [name for name, _ in answer.head.fields] == [b"Connection", b"Sec-WebSocket-Accept"]
+    assert answer.body == b"\x81\0HTTP/1.1 " + b"\0" * MAX_HEAD
+    assert not answer.ended
+    assert answer.until_close
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"",
+        b"Upgrade: websocket\r\n",
+        b"Connection: upgrade\r\n",
+        b"Connection: upgrade\r\nUpgrade: h2c\r\n",
+        b"Connection: upgrade\r\nUpgrade: websocket, h2c\r\n",
+        b"Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: websocket\r\n",
+    ],
+)
+def test_switching_to_something_else(headers: bytes) -> None:
+    """
+    No other 101 is one.
+    """
+    with pytest.raises(BadAnswer):
+        read(b"HTTP/1.1 101 Switching\r\n" + headers + b"\r\n", may_switch=True)
+
+
 @pytest.mark.parametrize(
     ("head", "persistent"),
     [
@@ -209,6 +247,7 @@ BAD = {
     "a negative status": b"HTTP/1.1 -5 Less\r\n\r\n",
     "a CR in the phrase": b"HTTP/1.1 200 O\rK\r\n\r\n",
     "a NUL in the phrase": b"HTTP/1.1 200 O\0K\r\n\r\n",
+    "a WebSocket that nobody asked for": SWITCHED,
     "another protocol behind": b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
     "101 without upgrade": b"HTTP/1.1 101 S\r\n\r\n",
     "a folded header": OK + b"A: b\r\n c\r\n\r\n",
@@ -315,14 +354,14 @@ ANSWERS = [
 ]
 
 
-@given(st.sampled_from(ANSWERS), st.lists(st.integers(1, 120)))
+@given(st.sampled_from([*ANSWERS, SWITCHED + b"hello world"]), st.lists(st.integers(1, 120)))
 def test_how_bytes_arrive_does_not_matter(answer: bytes, cuts: list[int]) -> None:
     """
     An answer is the same in whatever pieces it comes.
     """
     edges = [0, *sorted(cut for cut in set(cuts) if cut < len(answer)), len(answer)]
     pieces = [answer[start:end] for start, end in pairwise(edges)]
-    whole, pieced = read(answer), read(*pieces)
+    whole, pieced = read(answer, may_switch=True), read(*pieces, may_switch=True)
     assert pieced.body == whole.body == (b"" if b"204" in answer else b"hello world")
     assert (pieced.ended, pieced.surplus) == (whole.ended, False)
     assert pieced.head.fields == whole.head.fields
@@ -347,16 +386,24 @@ def test_bytes_behind_an_answer(answer: bytes, behind: bytes) -> None:
     assert found.surplus or not behind.strip(b"\r\n")
 
 
-@given(st.binary(max_size=200), st.sampled_from([b"", OK, CHUNKED, b"HTTP/1."]))
-def test_any_bytes_at_all(data: bytes, before: bytes) -> None:
+@given(
+    st.binary(max_size=200),
+    st.sampled_from([b"", OK, CHUNKED, b"HTTP/1.", SWITCHED, SWITCHED[:-2]]),
+    st.booleans(),
+)
+def test_any_bytes_at_all(data: bytes, before: bytes, may_switch: bool) -> None:
     """
     Whatever a worker sends is an answer, the beginning of one, or refused.
     """
-    reader = AnswerReader()
+    reader = AnswerReader(may_switch=may_switch)
     try:
         for piece in (before, data):
             if not reader.ended:
                 reader.feed(piece)
     except BadAnswer:
         return
-    assert reader.head is None or 200 <= reader.head.code <= 599
+    assert (
+        reader.head is None
+        or 200 <= reader.head.code <= 599
+        or (may_switch and reader.head.code == 101)
+    )
