@@ -15,6 +15,8 @@ from sgl_droute.errors import BadRequest, RequestTimeout
 
 # Bytes per second that a body must come with, counted over all of its time.
 SLOWEST = 100
+# What chunks may cost: so many bytes on the wire for each of the body, beyond some that are free.
+_COST, _FREE = 4, 1 << 16
 
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
 
@@ -36,7 +38,8 @@ class BodyReader:
         self._missing = length
         self._take = take
         self._rest: bytes | None = None
-        self._decoder = _ChunkedTransferDecoder(take, self._ended) if length is None else None
+        self._taken = 0
+        self._decoder = _ChunkedTransferDecoder(self._part, self._ended) if length is None else None
         self._began = self._moved = now
         self._patience = patience
         self._received = 0
@@ -80,11 +83,17 @@ class BodyReader:
             self._decoder.dataReceived(data)
         except (ValueError, _MalformedChunkedDataError) as problem:
             raise BadRequest("Malformed request: the chunks are not sound") from problem
+        if self._received > _COST * self._taken + _FREE:
+            raise BadRequest("Malformed request: the chunks are too small")
         if self._rest is None:
             return None
         if not all(_TRAILER.fullmatch(line) for line in self._decoder._trailerHeaders):
             raise BadRequest("Malformed trailer")
         return self._rest
+
+    def _part(self, data: bytes) -> None:
+        self._taken += len(data)
+        self._take(data)
 
     def _ended(self, rest: bytes) -> None:
         self._rest = rest

@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet._producer_helpers import _PullToPush
-from twisted.internet.interfaces import IAddress, IProtocol, ISSLTransport, ITCPTransport
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IProtocol,
+    ISSLTransport,
+    ITCPTransport,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -30,6 +36,8 @@ log = Logger()
 
 # Seconds that a client's connection may wait for its next request.
 KEEP_ALIVE = 75.0
+# Requests of one client that are read before others have their turn.
+_TURN = 16
 # Seconds that a refused client may go on sending in all, and be silent without closing.
 _LINGER = 30.0
 _LINGER_SILENCE = 2.0
@@ -58,7 +66,7 @@ class RouterChannel(Protocol):
         self._phase = "idle"
         self._reader = HeadReader()
         self._request: Request | None = None
-        self._request_head: Head
+        self._request_head: Head | None = None
         self._persistent = True
         self._unread = b""
         self._advancing = False
@@ -67,6 +75,7 @@ class RouterChannel(Protocol):
         self._head = b""
         self._deadline: Deadline | None = None
         self._linger: Deadline | None = None
+        self._resting: IDelayedCall | None = None
         self._successor: IProtocol | None = None
         self._unsent: int | None = None
 
@@ -77,11 +86,13 @@ class RouterChannel(Protocol):
         self._peer = self.transport.getPeer()
         self._host = self.transport.getHost()
         self._outlet = Outlet(self.transport)
+        self._outlet.source = self
         self._limit(KEEP_ALIVE, self.loseConnection)
         self.site.opened(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._limit(None)
+        self._rest(None)
         if self._linger is not None:
             self._linger.cancel()
         request, self._request = self._request, None
@@ -110,7 +121,7 @@ class RouterChannel(Protocol):
         """
         self._persistent = False
         if self.idle:
-            self.loseConnection()
+            self._close()
 
     # Bytes from the client.
 
@@ -132,18 +143,36 @@ class RouterChannel(Protocol):
         if self._advancing:
             return
         self._advancing = True
+        self._rest(None)
         try:
-            while self._unread and self._phase in _READS:
+            for _ in range(_TURN):
+                if not (self._unread and self._phase in _READS) or self._is_behind():
+                    break
                 data, self._unread = self._unread, b""
                 _READS[self._phase](self, data)
+            else:
+                self._rest(self.site.reactor.callLater(0, self._advance))
         except Exception:
             log.failure("a request could not be read")
             self.refuse(BadRequest("The request could not be read"))
         finally:
             self._advancing = False
-        if self._phase == "answer" and len(self._unread) > _BEHIND_AN_ANSWER and not self._paused:
-            self._paused = True
-            self.transport.pauseProducing()
+        waits = len(self._unread) > _BEHIND_AN_ANSWER
+        if waits != self._paused and self._phase != "closing":
+            self._paused = waits
+            if waits:
+                self.transport.pauseProducing()
+            else:
+                self.transport.resumeProducing()
+
+    def _is_behind(self) -> bool:
+        """Whether the client has yet to take answers before it is to ask for more."""
+        return self._phase == "idle" and self._outlet.full
+
+    def _rest(self, call: IDelayedCall | None) -> None:
+        if self._resting is not None and self._resting.active():
+            self._resting.cancel()
+        self._resting = call
 
     def _read_head(self, data: bytes) -> None:
         try:
@@ -178,7 +207,7 @@ class RouterChannel(Protocol):
         take, patience = self._request.handleContentChunk, self.site.read_timeout
         self._body = BodyReader(head.length, take, self.site.reactor.seconds(), patience)
         self._limit(patience, self._is_body_late)
-        if head.length is None or head.length > _READ:
+        if head.length is not None and head.length > _READ:
             self.transport.bufferSize = _LARGE_READ
         if head.expects:
             self._outlet.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -197,11 +226,21 @@ class RouterChannel(Protocol):
             self._received_whole()
 
     def _received_whole(self) -> None:
+        head, self._request_head = self._request_head, None
         assert self._request is not None
-        head = self._request_head
+        assert head is not None
         self._phase = "answer"
         self._limit(None)
         self._request.requestReceived(head.method, head.target, head.version)
+
+    # The client's own pace, while no answer has a producer.
+
+    def pauseProducing(self) -> None:
+        """It takes no more for now: what it has asked is still answered."""
+
+    def resumeProducing(self) -> None:
+        """It has taken all: read on."""
+        self._advance()
 
     # What requests ask of their channel.
 
@@ -252,7 +291,7 @@ class RouterChannel(Protocol):
         """
         Let the producer be.
         """
-        producer, self._outlet.source = self._outlet.source, None
+        producer, self._outlet.source = self._outlet.source, self
         if isinstance(producer, _PullToPush):
             producer.stopStreaming()
 
@@ -264,13 +303,10 @@ class RouterChannel(Protocol):
             self.flush()
         self._request = None
         if not (self._persistent and self.site.keeps_connections):
-            self.loseConnection()
+            self._close()
             return
         self._phase = "idle"
         self._limit(KEEP_ALIVE, self.loseConnection)
-        if self._paused:
-            self._paused = False
-            self.transport.resumeProducing()
         self._advance()
 
     def isSecure(self) -> bool:
@@ -314,18 +350,27 @@ class RouterChannel(Protocol):
         """
         if self._phase == "closing":
             return
-        self._phase = "closing"
-        self._unread = b""
         log.info("{client} refused: {error}", client=_name(self._peer), error=error)
         self._outlet.write(refusal(error, self._given_id()))
+        self._close_reading()
+
+    def _close(self) -> None:
+        if self._unread:
+            self._close_reading()  # what it has sent besides would reset the connection
+        else:
+            self.loseConnection()
+
+    def _close_reading(self) -> None:
+        self._phase = "closing"
+        self._unread = b""
         self._outlet.release()
         self.transport.resumeProducing()
+        self._limit(_LINGER_SILENCE, self.loseConnection)
+        self._linger = self.site.deadlines.set(_LINGER, self.loseConnection)
         if ITCPTransport.providedBy(self.transport) and not self._secure:
             self.transport.loseWriteConnection()
         else:
             self.transport.loseConnection()  # TLS reads on by itself until the client closes too
-        self._limit(_LINGER_SILENCE, self.loseConnection)
-        self._linger = self.site.deadlines.set(_LINGER, self.loseConnection)
 
     def loseConnection(self) -> None:
         """
@@ -338,9 +383,12 @@ class RouterChannel(Protocol):
         self._phase = "closing"
         self._unread = b""
         self._outlet.release()
-        self.transport.loseConnection()
         self._unsent = unsent_bytes(self.transport)
-        self._limit(self.site.idle_timeout, self._give_up)
+        # Over TLS closing waits for the client's farewell, and who has had everything may never
+        # look again.
+        done = self._secure and self._unsent == 0
+        self._limit(_LINGER_SILENCE if done else self.site.idle_timeout, self._give_up)
+        self.transport.loseConnection()
 
     def abortConnection(self) -> None:
         """

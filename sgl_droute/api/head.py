@@ -60,13 +60,14 @@ class HeadReader:
 
     Attributes:
         begun: Whether a part of a head is here.
-        headers: Of the last head, also where it was refused, as far as they could be read.
+        headers: Of a head that was refused, as far as they could be read.
     """
 
     begun: bool = False
     headers: list[tuple[bytes, bytes]] = field(factory=list)
     _buffer: bytes = b""
     _judged: int = 0
+    _scanned: int = 0
     _skipped: bool = False
 
     def feed(self, data: bytes) -> tuple[Head, bytes] | None:
@@ -86,8 +87,11 @@ class HeadReader:
             self._buffer = b""
             self._judged = 0
             self.begun = self._skipped = False
+            self._scanned = 0
             self.headers = []
-            return self._head(data[:end]), data[end + 4 :]
+            head = self._head(data[:end])
+            self.headers = []
+            return head, data[end + 4 :]
         self._buffer = data
         self.begun = data not in (b"", b"\r")
         if self.begun:
@@ -123,21 +127,23 @@ class HeadReader:
                 limits = f"{MAX_HEAD} bytes or {MAX_LINES} lines"
                 raise HeadersTooLarge(f"The request's headers are more than {limits}")
             raise TargetTooLong(f"The request line is more than {MAX_HEAD} bytes")
+        if self._scanned == 0 and (not data[:1].isascii() or _CONTROL.match(data)):
+            raise BadRequest("This is not HTTP (TLS is not served on this port)")
+        # From the last byte that was looked at: a CR there gets its LF only now.
+        _refuse_characters(data, max(0, self._scanned - 1))
+        self._scanned = len(data)
         whole = data.rfind(b"\r\n") + 2
-        if whole < 2:
-            if not data[:1].isascii() or _CONTROL.match(data):
-                raise BadRequest("This is not HTTP (TLS is not served on this port)")
-            _refuse_characters(data)
-        elif whole > self._judged:
-            _refuse_characters(data)
-            first, _, rest = data[:whole].partition(b"\r\n")
-            if not _REQUEST_LINE.fullmatch(first) or not _HEADERS.fullmatch(rest):
+        if whole > max(1, self._judged):
+            lines = data[self._judged : whole]
+            if not self._judged:
+                first, _, lines = lines.partition(b"\r\n")
+                if not _REQUEST_LINE.fullmatch(first):
+                    _refuse(data[:whole])
+            if not _HEADERS.fullmatch(lines):
                 _refuse(data[:whole])
             self._judged = whole
-        else:
-            _refuse_characters(data[whole:])
-            if data[whole : whole + 1] in (b" ", b"\t"):
-                _refuse(data)
+        if self._judged and data[self._judged : self._judged + 1] in (b" ", b"\t"):
+            _refuse(data[self._judged :])
 
 
 @define(eq=False)
@@ -209,8 +215,8 @@ def _refuse(lines: bytes) -> NoReturn:
     raise BadRequest("Malformed request")
 
 
-def _refuse_characters(data: bytes) -> None:
-    if _BARE_LF.search(data):
+def _refuse_characters(data: bytes, start: int = 0) -> None:
+    if _BARE_LF.search(data, start):
         raise BadRequest("A line must end with CR LF")
-    if _CONTROL.search(data):
+    if _CONTROL.search(data, start):
         raise BadRequest("A line must not hold control characters")

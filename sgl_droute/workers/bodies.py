@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from io import BytesIO
 from typing import Any, BinaryIO
 
 from attrs import define
@@ -58,6 +59,8 @@ class Spool:
         """
         All of it; for bodies that the router itself reads.
         """
+        if isinstance(self.file, BytesIO):
+            return self.file.getvalue()  # no copy
         self.file.seek(0)
         return self.file.read(self.length)
 

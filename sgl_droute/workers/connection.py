@@ -86,6 +86,7 @@ class WorkerConnection(Protocol):
         answered: Deferred[IResponse] = Deferred(self._cancelled)
         self._answered = answered
         self._outlet.write(request.written)
+        request.written = b""  # a worker may take an hour to answer
         if request.rest is not None:
             self._upload = Upload(self._outlet, request.rest, self._fail)
             self._upload.start()

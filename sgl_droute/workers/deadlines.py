@@ -112,6 +112,10 @@ class Deadlines:
 
     def _look_again(self) -> None:
         heads = [next(iter(queue)).when for queue in self._queues.values() if queue]
-        if self._look is None and heads:
-            wait = min(heads) - self.clock.seconds()
-            self._look = self.clock.callLater(min(max(wait, 0.0), _LOOK), self._look_now)
+        if not heads:
+            return
+        wait = min(max(min(heads) - self.clock.seconds(), 0.0), _LOOK)
+        if self._look is None:
+            self._look = self.clock.callLater(wait, self._look_now)
+        elif self._look.getTime() > self.clock.seconds() + wait:  # set by a limit that passed
+            self._look.reset(wait)

@@ -130,6 +130,10 @@ class _Body(Protocol):
 
     # From the worker.
 
+    def connectionMade(self) -> None:
+        if self._paused:  # the client was behind before the body began
+            self.transport.pauseProducing()
+
     def dataReceived(self, data: bytes) -> None:
         if self.done.called:
             return

@@ -8,6 +8,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import pytest
 
@@ -343,18 +344,85 @@ def test_a_refused_client_that_sends_and_takes_nothing(router: WiredRouter) -> N
 
 def test_a_refusal_behind_a_large_answer(large_router: WiredRouter) -> None:
     """
-    A refused client that has yet to take an answer may go on sending all the same.
+    What a client sends that has yet to take an answer is read when it has taken that, and refused
+    then.
     """
     client = large_router.connect()
     client.transport.pauseProducing()
     client.send(GET + b"nonsense" * 10_000)
-    router_end = client.transport.peer
-    assert not router_end.paused
-    client.send(b"more")
+    assert client.transport.peer.paused
     client.transport.resumeProducing()
     large_router.settle()
     assert client.statuses == [200, 414]
     assert client.closed is not None
+
+
+def test_requests_of_a_client_that_takes_nothing(large_router: WiredRouter) -> None:
+    """
+    Its next requests reach no worker before it has taken the answers that it has.
+    """
+    client = large_router.connect()
+    client.transport.pauseProducing()
+    client.send(GET * 20)
+    assert len(large_router.worker.requests) <= 2
+    client.transport.resumeProducing()
+    large_router.settle()
+    assert client.statuses == [200] * 20
+    assert len(large_router.worker.requests) == 20
+
+
+def test_many_requests_at_once(router: WiredRouter) -> None:
+    """
+    Others have their turn between the requests that one client sends in one go.
+    """
+    turns: list[int] = []
+    client = router.connect()
+
+    def look() -> None:
+        turns.append(len(client.statuses))
+        if turns[-1] < 100:
+            router.clock.callLater(0, look)
+
+    router.clock.callLater(0, look)
+    client.send(b"GET /liveness HTTP/1.1\r\nHost: h\r\n\r\n" * 100)
+    assert turns[-1] == 100
+    assert max(after - before for before, after in pairwise([0, *turns])) <= 16
+
+
+def test_chunks_that_are_too_small(router: WiredRouter) -> None:
+    """
+    A body whose chunks cost far more than they bring is refused, a short one is not.
+    """
+    client = router.connect(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+    client.send(b"1\r\nx\r\n" * 5000 + b"0\r\n\r\n")
+    assert client.statuses == [200]
+    client.send(POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 50_000)
+    assert client.statuses == [200, 400]
+    assert client.answers[1].json == {"error": "Malformed request: the chunks are too small"}
+
+
+def test_a_request_id_of_another_request(router: WiredRouter) -> None:
+    """
+    A refusal says the id of its own request, never that of the one before.
+    """
+    client = router.connect(GET.replace(b"Host", b"X-Request-Id: one\r\nHost"))
+    client.send(b"GET /b HTTP/1.1\r\nX-Request-Id: two\r\n")
+    router.wait(READ + 1)
+    ids = [answer.headers[b"x-request-id"] for answer in client.answers]
+    assert ids[0] == b"one"
+    assert ids[1] not in (b"one", b"")
+
+
+def test_more_than_was_asked_for_behind_a_last_answer(large_router: WiredRouter) -> None:
+    """
+    A client that goes on sending behind its last request gets that one's answer whole: what it
+    sends is read and dropped, as closing would reset the connection.
+    """
+    client = large_router.connect()
+    client.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + b"x" * 100_000)
+    assert client.statuses == [200]
+    assert client.closed is not None
+    assert not client.reset
 
 
 def test_a_refused_body_is_not_kept(router: WiredRouter) -> None:
