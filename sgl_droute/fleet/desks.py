@@ -23,8 +23,9 @@ class Desk:
     Chooses workers for requests that want the same.
 
     It has four indexes, each used only when the one before has nobody: workers in service, those
-    that have yet to pass their first health check, those in a realtime session, those known to be
-    unable. Who is in a session is no choice at all for another one.
+    that have yet to pass their first health check or were not reached last time, those in a
+    realtime session, those known to be unable. Who is in a session is no choice at all for another
+    one.
 
     Args:
         want: What the requests want.

@@ -220,6 +220,12 @@ class Pool:
         """
         self.change(worker, answered)
 
+    def record_unreached(self, worker: Worker) -> None:
+        """
+        Note that a request could not be brought to *worker*.
+        """
+        self.change(worker, lambda now: evolve(now, unreached=True))
+
     def record_lapse(self, worker: Worker) -> None:
         """
         Note that *worker* could not be reached: what answers next may be a new process.

@@ -32,6 +32,7 @@ class Worker:
             was registered. Quarantine of a proven worker is for good; any other is probed on and
             joins at its first good answer.
         answered: Sent an answer on the traffic road since its last health check.
+        unreached: A request could not be brought to it since it last answered anything.
         lapsed: It may have been restarted since its last good health check, and then has forgotten
             its jobs, adapters and weights.
         incarnation: How many processes have been met at this URL (count), as far as can be told.
@@ -58,6 +59,7 @@ class Worker:
     dead: bool = False
     proven: bool = False
     answered: bool = False
+    unreached: bool = False
     lapsed: bool = True
     incarnation: int = field(default=0, validator=ge(0))
     last_error: str = ""
@@ -72,8 +74,11 @@ class Worker:
 
     @property
     def doubtful(self) -> bool:
-        """Registered, asked for its health and not yet well: used only if nobody else is left."""
-        return not self.proven and self.failures > 0
+        """
+        Registered, asked for its health and not yet well, or not reached by the last request that
+        was to go there: used only if nobody else is left.
+        """
+        return self.unreached or (not self.proven and self.failures > 0)
 
     @property
     def probed(self) -> bool:
@@ -115,7 +120,7 @@ class Worker:
             "sleeping": self.asleep,
             "stale": self.stale,
             "joining": not self.proven,
-            "suspect": self.failures > 0,
+            "suspect": self.failures > 0 or self.unreached,
         }
         return next((word for word, holds in words.items() if holds), "ready")
 
@@ -183,6 +188,7 @@ def checked(worker: Worker, probe: Probe, *, threshold: int) -> Worker:
             dead=False,
             proven=True,
             answered=False,
+            unreached=False,
             lapsed=lapsed,
             last_error="",
         )
@@ -212,7 +218,9 @@ def answered(worker: Worker) -> Worker:
     """
     *worker* after an answer on the traffic road.
     """
-    return worker if worker.answered else evolve(worker, answered=True)
+    if worker.answered and not worker.unreached:
+        return worker
+    return evolve(worker, answered=True, unreached=False)
 
 
 def tried_again(worker: Worker) -> Worker:

@@ -40,6 +40,7 @@ async def with_worker(pool: Pool, want: Want, attempt: Callable[[Worker], Awaita
             with pool.lease(want, tried) as worker:
                 return await attempt(worker)
         except NotConnected as failed:
+            pool.record_unreached(worker)
             log.info("{failed}; trying the next worker", failed=failed)
             tried.add(failed.worker)
             unreached = failed

@@ -299,3 +299,16 @@ def test_head_goes_through() -> None:
     assert answer.headers.getRawHeaders("allow") == ["GET"]
     assert answer.body == b""
     assert received(router, "a") == [("HEAD", "/server_info")]
+
+
+def test_a_worker_that_is_gone_is_tried_once() -> None:
+    """
+    A worker that could not be reached is passed over by the next requests, until it answers again.
+    """
+    router = MemoryRouter("b", registered=("a", "b"), health_check_interval=1e6)
+    router.wait(1)
+    before = len(router.network.unreached)
+    for _ in range(3):
+        assert router.ask("GET", "/liveness2").status == 404
+    tried = [uri for uri in router.network.unreached[before:] if b"liveness2" in uri]
+    assert len(tried) <= 1

@@ -108,6 +108,19 @@ def test_an_answer_does_not_excuse_a_bad_one() -> None:
     assert after(answered(after(new(), GOOD)), BAD).failures == 1
 
 
+def test_not_reached() -> None:
+    """
+    Who could not be reached is the last choice until the next sign of life, on whatever road.
+    """
+    lost = evolve(after(new(), GOOD), unreached=True)
+    assert lost.doubtful
+    assert lost.state == "suspect"
+    assert after(lost, SILENT).doubtful
+    for found in (after(lost, GOOD), answered(lost), answered(evolve(lost, answered=True))):
+        assert not found.doubtful
+        assert found.state == "ready"
+
+
 def test_doubtful() -> None:
     """
     A new worker counts as usable until its first probe has failed.

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import ssl
 import subprocess
@@ -49,6 +50,11 @@ def ran(*words: str, cwd: Path, timeout: float = 60) -> subprocess.CompletedProc
     )
 
 
+def _hear_interrupts() -> None:
+    # What shells start in the background ignores them, and so do its children.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def running(*words: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
     """
@@ -62,6 +68,7 @@ def running(*words: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
             stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=_hear_interrupts,
         )
     try:
         yield process
