@@ -71,7 +71,8 @@ class RouterResource(Resource):
 
     def _route(self, path: str, method: str) -> tuple[Any, Mapping[str, Any]]:
         match = self._match if len(path) <= _SHORT else self._map.match
-        return match(path, method)
+        # The map takes "get" for GET, which is another method (RFC 9110 9.1) that no route has.
+        return match(path, method if method.isupper() else "?")
 
 
 def _path(request: Request) -> str:

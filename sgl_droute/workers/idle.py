@@ -17,7 +17,7 @@ from sgl_droute.workers.deadlines import Deadline, Deadlines
 # Workers close a connection after 5 s without a request (uvicorn's keep-alive): ours goes first, so
 # that no request is written to a connection that is being closed.
 KEEP_ALIVE = 4.0
-IDLE_CONNECTIONS_PER_WORKER = 64
+IDLE_CONNECTIONS_PER_WORKER = 256
 
 
 @define(eq=False)

@@ -276,6 +276,17 @@ def in_chunks(body: bytes, size: int) -> bytes:
     return POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
 
 
+def test_methods_in_lower_case() -> None:
+    """
+    They are methods of their own: no route of the router has them.
+    """
+    router = WiredRouter()
+    client = router.connect(b"get /list_workers HTTP/1.1\r\nHost: h\r\n\r\n")
+    client.send(b"get /a HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert client.statuses == [405, 200]
+    assert [str(request) for request in router.worker.requests] == ["get /a"]
+
+
 @pytest_twisted.ensureDeferred
 async def test_continue() -> None:
     """
