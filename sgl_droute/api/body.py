@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from twisted.web.http import _ChunkedTransferDecoder, _MalformedChunkedDataError
 
+from sgl_droute.api.head import TOKEN
 from sgl_droute.errors import BadRequest, RequestTimeout
 
 # Bytes per second that a body must come with, counted over all of its time.
@@ -18,7 +19,7 @@ SLOWEST = 100
 # What chunks may cost: so many bytes on the wire for each of the body, beyond some that are free.
 _COST, _FREE = 4, 1 << 16
 
-_TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
+_TRAILER = re.compile(TOKEN + rb":[\t -~\x80-\xff]*")
 
 
 class BodyReader:

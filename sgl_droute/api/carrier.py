@@ -50,7 +50,7 @@ class Carrier:
         try:
             return await self.client.send(call)
         except WorkerFailed as failed:
-            self._note(worker, failed)
+            self.note(worker, failed)
             raise
 
     async def answer(
@@ -75,9 +75,12 @@ class Carrier:
                 lesson=lesson,
             )
         except WorkerFailed as failed:
-            self._note(worker, failed)
+            self.note(worker, failed)
             raise
 
-    def _note(self, worker: Worker, failed: WorkerFailed) -> None:
+    def note(self, worker: Worker, failed: WorkerFailed) -> None:
+        """
+        Take note of a failure that *worker* may be to blame for.
+        """
         if failed.gone:
             self.not_reached(worker)

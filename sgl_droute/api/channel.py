@@ -29,6 +29,7 @@ from sgl_droute.api.head import Head, HeadReader
 from sgl_droute.api.replies import refusal
 from sgl_droute.errors import BadRequest, RequestTimeout, RouterError
 from sgl_droute.workers.deadlines import Deadline
+from sgl_droute.workers.headers import head_of
 from sgl_droute.workers.outlet import Outlet
 from sgl_droute.workers.unsent import unsent_bytes
 
@@ -250,11 +251,7 @@ class RouterChannel(Protocol):
         """
         if not self._persistent:
             headers.setRawHeaders(b"Connection", [b"close"])
-        lines = [b"%b %b %b" % (version, code, reason)]
-        for name, values in headers.getAllRawHeaders():
-            lines += [b"%b: %b" % (name, value) for value in values]
-        lines.append(b"\r\n")
-        self._head = b"\r\n".join(lines)
+        self._head = head_of(b"%b %b %b" % (version, code, reason), headers)
 
     def flush(self) -> None:
         """

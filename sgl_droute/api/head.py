@@ -21,9 +21,10 @@ MAX_HEAD = 1 << 14
 MAX_LINES = 500
 _LENGTH_DIGITS = 18
 
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_REQUEST_LINE = re.compile(rb"(%b) ([!-~]+) (HTTP/1\.[01])" % _TOKEN)
-_HEADERS = re.compile(rb"(?:%b:[^\r\n]*\r\n)*" % _TOKEN)
+# A name, as a pattern (RFC 9110 5.6.2).
+TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_REQUEST_LINE = re.compile(rb"(%b) ([!-~]+) (HTTP/1\.[01])" % TOKEN)
+_HEADERS = re.compile(rb"(?:%b:[^\r\n]*\r\n)*" % TOKEN)
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 # A CR at the very end may get its LF with the next bytes.
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?=[^\n])")
@@ -124,8 +125,7 @@ class HeadReader:
         """
         if len(data) >= MAX_HEAD:
             if b"\r\n" in data[:MAX_HEAD]:
-                limits = f"{MAX_HEAD} bytes or {MAX_LINES} lines"
-                raise HeadersTooLarge(f"The request's headers are more than {limits}")
+                raise _too_large()
             raise TargetTooLong(f"The request line is more than {MAX_HEAD} bytes")
         if self._scanned == 0 and (not data[:1].isascii() or _CONTROL.match(data)):
             raise BadRequest("This is not HTTP (TLS is not served on this port)")
@@ -169,8 +169,7 @@ class _Reading:
             if read is not None:
                 read(self, value)
         if len(lines) > MAX_LINES:
-            limits = f"{MAX_HEAD} bytes or {MAX_LINES} lines"
-            raise HeadersTooLarge(f"The request's headers are more than {limits}")
+            raise _too_large()
 
     def _host(self, value: bytes) -> None:
         self.hosts.append(value)
@@ -203,6 +202,11 @@ _READ = {
     b"content-length": _Reading._content_length,
     b"transfer-encoding": _Reading._transfer_encoding,
 }
+
+
+def _too_large() -> HeadersTooLarge:
+    limits = f"{MAX_HEAD} bytes or {MAX_LINES} lines"
+    return HeadersTooLarge(f"The request's headers are more than {limits}")
 
 
 def _refuse(lines: bytes) -> NoReturn:

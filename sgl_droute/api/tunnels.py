@@ -25,7 +25,7 @@ from sgl_droute.workers.attempts import with_worker
 from sgl_droute.workers.client import Call
 from sgl_droute.workers.gate import Gate
 from sgl_droute.workers.handshake import Handshake, Handshakes, spelled
-from sgl_droute.workers.headers import connection_tokens
+from sgl_droute.workers.headers import connection_tokens, head_of, tokens
 from sgl_droute.workers.tunnel import Tunnel
 
 
@@ -37,7 +37,7 @@ def asks_for_tunnel(request: Request) -> bool:
         request.method == b"GET"
         and request.requestHeaders.hasHeader(b"upgrade")
         and request.clientproto == b"HTTP/1.1"
-        and b"websocket" in _tokens(request.requestHeaders, b"upgrade")
+        and b"websocket" in tokens(request.requestHeaders, b"upgrade")
         and b"upgrade" in connection_tokens(request.requestHeaders)
     )
 
@@ -116,8 +116,7 @@ class Tunnels:
         try:
             handshake = await self.handshakes.send(call)
         except WorkerFailed as failed:
-            if failed.gone:
-                self.carrier.not_reached(worker)
+            self.carrier.note(worker, failed)
             raise
         self.pool.record_answer(worker)
         return handshake
@@ -151,12 +150,4 @@ def _accepted(phrase: bytes, headers: Headers) -> bytes:
     """
     headers.setRawHeaders(b"Connection", [b"Upgrade"])
     headers.setRawHeaders(b"Upgrade", [b"websocket"])
-    lines = [b"HTTP/1.1 101 " + phrase]
-    for name, values in headers.getAllRawHeaders():
-        lines += [name + b": " + value for value in values]
-    return spelled(b"\r\n".join([*lines, b"", b""]))
-
-
-def _tokens(headers: Headers, name: bytes) -> set[bytes]:
-    values = headers.getRawHeaders(name, [])
-    return {token.strip().lower() for value in values for token in value.split(b",")}
+    return spelled(head_of(b"HTTP/1.1 101 " + phrase, headers))

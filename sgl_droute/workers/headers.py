@@ -75,8 +75,25 @@ def connection_tokens(headers: Headers) -> set[bytes]:
     """
     The lower-case names in ``Connection``: options, and headers that go no further than one hop.
     """
-    values = headers.getRawHeaders(b"connection", [])
+    return tokens(headers, b"connection")
+
+
+def tokens(headers: Headers, name: bytes) -> set[bytes]:
+    """
+    The lower-case elements of a header whose value is a list.
+    """
+    values = headers.getRawHeaders(name, [])
     return {token.strip().lower() for value in values for token in value.split(b",")} - {b""}
+
+
+def head_of(line: bytes, headers: Headers) -> bytes:
+    """
+    A whole head as bytes: the first *line*, *headers*, and the empty line behind them.
+    """
+    lines = [line]
+    for name, values in headers.getAllRawHeaders():
+        lines += [b"%b: %b" % (name, value) for value in values]
+    return b"\r\n".join([*lines, b"", b""])
 
 
 def _rebased(location: bytes, worker: bytes, client_base: bytes) -> bytes:
