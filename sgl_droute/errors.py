@@ -6,6 +6,8 @@ It knows statuses and sentences; `sgl_droute.api.replies` turns an error into an
 
 from __future__ import annotations
 
+import math
+
 
 class RouterError(Exception):
     """
@@ -14,13 +16,21 @@ class RouterError(Exception):
     Attributes:
         status: HTTP status of the answer.
         headers: Headers that the answer needs besides, such as ``Allow``.
+        fields: What the JSON object has besides.
     """
 
     status = 500
 
-    def __init__(self, text: str, *, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        headers: dict[str, str] | None = None,
+        fields: dict[str, object] | None = None,
+    ) -> None:
         super().__init__(text)
         self.headers = headers or {}
+        self.fields = fields or {}
 
 
 class BadRequest(RouterError):
@@ -87,6 +97,53 @@ class NoWorker(RouterError):
     """No worker can take the request now."""
 
     status = 503
+
+
+class Refused(RouterError):
+    """
+    The line does not take the request, or let it go; nothing was sent to a worker.
+
+    Args:
+        reason: One word for programs.
+        position: Where in line it was or would have been, from 1; None for nowhere.
+        retry_after: Seconds after which to ask again; None if that is not known.
+    """
+
+    status = 503
+
+    def __init__(
+        self,
+        text: str,
+        reason: str,
+        *,
+        position: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        seconds = None if retry_after is None else max(1, math.ceil(retry_after))
+        super().__init__(
+            text,
+            headers={} if seconds is None else {"Retry-After": str(seconds)},
+            fields={"reason": reason, "queue_position": position, "retry_after": seconds},
+        )
+        self.reason = reason
+
+
+class TooLate(Refused):
+    """It would end behind its deadline."""
+
+    status = 429
+
+
+class DeadlinePassed(Refused):
+    """Its deadline came while it waited."""
+
+    status = 504
+
+
+class Cancelled(Refused):
+    """Somebody took it out of the line."""
+
+    status = 409
 
 
 class NoSockets(RouterError):

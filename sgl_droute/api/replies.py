@@ -68,7 +68,7 @@ def error_reply(request: Request, error: RouterError) -> bytes:
     """
     for name, value in error.headers.items():
         request.setHeader(name, value)
-    return reply(request, {"error": str(error)}, error.status)
+    return reply(request, {"error": str(error), **error.fields}, error.status)
 
 
 def refusal(error: RouterError, request_id: bytes | None) -> bytes:
@@ -78,7 +78,7 @@ def refusal(error: RouterError, request_id: bytes | None) -> bytes:
     Args:
         request_id: The client's; one is made if None.
     """
-    body = encoded({"error": str(error)})
+    body = encoded({"error": str(error), **error.fields})
     headers = {
         b"Server": _SERVER,
         b"Date": datetimeToString(),

@@ -42,11 +42,13 @@ class Capabilities:
         model: The worker's ``model_path``; None while unknown.
         names: Model names that requests may use for it: the path, and the ids of its model cards;
             empty while unknown.
+        replicas: Generations it works on at once (``dp_size``, count).
     """
 
     abilities: frozenset[str] | None = None
     model: str | None = None
     names: frozenset[str] = frozenset()
+    replicas: int = 1
 
     def any_of(self, abilities: frozenset[str]) -> bool | None:
         """Whether it has one of *abilities*; None while unknown."""

@@ -7,10 +7,14 @@ records, `sgl_droute.workers.health` learns how the probes went.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from attrs import evolve, field, frozen
 from attrs.validators import ge
 
 from sgl_droute.fleet.capabilities import Capabilities, Want
+
+Concurrency = int | Literal["auto"]
 
 
 @frozen(kw_only=True, slots=False)
@@ -46,6 +50,10 @@ class Worker:
         stale: It missed or failed a change of the fleet's LoRA set that has to come first.
         capabilities: What it serves.
         weights: ``model_path`` of the last weight update that it took; None since its start.
+        concurrency: Generations it may be given at once: a count, 0 for any number, ``auto`` for
+            one per replica; None for what the whole fleet has.
+        speed: How fast an operator says it is, where 1 is the usual speed of its model; None to
+            have that learned.
     """
 
     url: str
@@ -71,6 +79,8 @@ class Worker:
     stale: bool = False
     capabilities: Capabilities = field(factory=Capabilities)
     weights: str | None = None
+    concurrency: Concurrency | None = None
+    speed: float | None = None
 
     @property
     def doubtful(self) -> bool:
