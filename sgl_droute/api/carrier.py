@@ -6,7 +6,7 @@ Which worker it is, and what its answer teaches, is decided by whoever sends.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from attrs import frozen
 from twisted.internet.task import Cooperator
@@ -19,6 +19,8 @@ from sgl_droute.fleet.worker import Worker
 from sgl_droute.workers.client import Call, WorkerClient
 from sgl_droute.workers.lesson import Lesson
 from sgl_droute.workers.relay import relay
+
+NO_STAMPS: Mapping[bytes, bytes] = {}
 
 
 @frozen(eq=False)
@@ -54,16 +56,26 @@ class Carrier:
             raise
 
     async def answer(
-        self, request: Request, worker: Worker, response: IResponse, lesson: Lesson | None
+        self,
+        request: Request,
+        worker: Worker,
+        response: IResponse,
+        lesson: Lesson | None,
+        stamps: Mapping[bytes, bytes] = NO_STAMPS,
     ) -> None:
         """
         Answer *request* with *response*; returns when the last byte is written.
+
+        Args:
+            stamps: Headers that the router adds.
 
         Raises:
             WorkerFailed: The answer was cut.
             RequestTimeout: The client took no byte for too long.
         """
         headers = client_headers(request, response.headers, worker.url)
+        for name, value in stamps.items():
+            headers.addRawHeader(name, value)
         try:
             await relay(
                 response,

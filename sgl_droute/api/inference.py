@@ -1,24 +1,27 @@
 """
-Requests that go to one worker: chosen, sent, and its answer relayed.
+Requests that go to one worker: their turn in line, and the worker's answer relayed.
 """
 
 from __future__ import annotations
 
-from attrs import define, evolve
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import define, field
 from twisted.web.iweb import IResponse
 from twisted.web.server import Request
 
+from sgl_droute.api.admission import Admission, named
 from sgl_droute.api.carrier import Carrier
-from sgl_droute.api.forwarded import spooled_body
-from sgl_droute.api.model_name import named_model
+from sgl_droute.api.stamps import stamps_of
 from sgl_droute.fleet.capabilities import ANYTHING, Want
-from sgl_droute.fleet.holdings import Holdings
-from sgl_droute.fleet.pool import Pool
+from sgl_droute.fleet.holdings import JOBS, Holdings
 from sgl_droute.fleet.worker import Worker
-from sgl_droute.workers.attempts import with_worker
-from sgl_droute.workers.gate import Gate
-from sgl_droute.workers.lesson import Lesson
+from sgl_droute.workers.attempts import Turn, with_worker
+from sgl_droute.workers.lesson import Lesson, inference_time
 from sgl_droute.workers.outstanding import Outstanding
+from sgl_droute.workers.parking import Parking
+from sgl_droute.workers.turns import Turns
 
 
 @define(eq=False)
@@ -27,18 +30,19 @@ class Inference:
     Sends client requests to workers.
 
     Args:
-        pool: Who may take them.
+        turns: Gives each its worker.
+        admission: Makes jobs of them.
         holdings: Told of what workers made.
         outstanding: Told of the requests that wait for an answer.
         carrier: Carries requests and answers.
-        gate: Requests in flight at once; more wait, first come first served.
     """
 
-    pool: Pool
+    turns: Turns
+    admission: Admission
     holdings: Holdings
     outstanding: Outstanding
     carrier: Carrier
-    gate: Gate
+    _parking: Parking = field(factory=Parking, init=False)
 
     async def forward(
         self,
@@ -58,36 +62,43 @@ class Inference:
 
         Raises:
             NoWorker: Nobody can take the request now.
-            BadRequest: No worker is able to serve it.
+            BadRequest: No worker is able to serve it, or a header makes no sense.
             NotFound: It names a model that nobody serves, and that matters.
+            Refused: It was not let in line, or taken out of it.
             WorkerFailed: The worker gave no usable answer, or its answer was cut.
         """
-        want = await self._with_model(request, want)
+        job = await self.admission.job(request, want)
         path = target or request.uri
 
-        async def attempt(worker: Worker) -> None:
-            response = await self._send(request, worker, path)
-            lesson = self._lesson(response, worker, makes)
-            await self.carrier.answer(request, worker, response, lesson)
+        async def attempt(turn: Turn) -> None:
+            response = await self._send(request, turn.worker, path)
+            becomes_job = makes in JOBS and response.code < 300
+            seconds = self.turns.now() - turn.since if becomes_job else turn.answered()
+            turn.well = response.code < 400
+            lesson = self._lesson(response, turn, makes)
+            stamps = stamps_of(turn, seconds)
+            await self.carrier.answer(request, turn.worker, response, lesson, stamps)
 
-        async with self.gate.turn():
-            await with_worker(self.pool, want, attempt)
-
-    async def _with_model(self, request: Request, want: Want) -> Want:
-        if want == ANYTHING or not self.pool.several_models:
-            return want
-        content_type = request.getHeader(b"content-type")
-        text = None if content_type is None else content_type.decode("latin-1")
-        model = await named_model(spooled_body(request), text, self.carrier.cooperator)
-        return evolve(want, model=model)
+        with named(job):
+            await with_worker(self.turns, job, attempt, lambda: self._parking.parked(request))
 
     async def _send(self, request: Request, worker: Worker, target: bytes) -> IResponse:
         with self.outstanding.request(worker):
             response = await self.carrier.send(request, worker, target)
-        self.pool.record_answer(worker)
+        self.turns.pool.record_answer(worker)
         return response
 
-    def _lesson(self, response: IResponse, worker: Worker, makes: str | None) -> Lesson | None:
-        if makes is None or response.code >= 300:
+    def _lesson(self, response: IResponse, turn: Turn, makes: str | None) -> Lesson | None:
+        if response.code >= 300 or not turn.job.want.slot:
             return None
-        return Lesson.of(response, lambda fields: self.holdings.made(makes, worker, fields))
+
+        def learn(fields: Mapping[str, Any]) -> None:
+            assert makes is not None
+            if makes in JOBS and isinstance(id := fields.get("id"), str):
+                turn.made(makes, id)
+            self.holdings.made(makes, turn.worker, fields)
+
+        def told(fields: Mapping[str, Any]) -> None:
+            turn.took = inference_time(fields)
+
+        return Lesson.of(response, None if makes is None else learn, told)

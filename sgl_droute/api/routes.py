@@ -1,8 +1,8 @@
 """
 The route table: the whole API on one screen.
 
-What a route does is written in `inference`, `owned`, `lists`, `fleetwide`, `management` and
-`observe`; what is no route of the router goes to a worker as it came.
+What a route does is written in `inference`, `owned`, `lists`, `fleetwide`, `waiting`, `management`
+and `observe`; what is no route of the router goes to a worker as it came.
 """
 
 from __future__ import annotations
@@ -24,8 +24,18 @@ from sgl_droute.api.observe import Observe
 from sgl_droute.api.owned import Owned
 from sgl_droute.api.reading import parameter
 from sgl_droute.api.tunnels import Tunnels, asks_for_tunnel
+from sgl_droute.api.waiting import Waiting
 from sgl_droute.errors import MethodNotAllowed
-from sgl_droute.fleet.capabilities import ACTION, EDIT, IMAGE, MESH, REALTIME, SAMPLE, VIDEO
+from sgl_droute.fleet.capabilities import (
+    ACTION,
+    EDIT,
+    IMAGE,
+    MESH,
+    REALTIME,
+    SAMPLE,
+    VERTEX,
+    VIDEO,
+)
 from sgl_droute.fleet.loras import MERGE, SET, UNMERGE
 
 # What workers answer too, whoever answers here.
@@ -52,6 +62,7 @@ class RouterAPI:
     management: Management
     observe: Observe
     tunnels: Tunnels
+    waiting: Waiting
 
     routes = Klein()
     routes.url_map.merge_slashes = False
@@ -95,7 +106,7 @@ class RouterAPI:
 
     @routes.route("/vertex_generate", methods=["POST"])
     async def vertex(self, request: Request) -> None:
-        await self.inference.forward(request, SAMPLE)
+        await self.inference.forward(request, VERTEX)
 
     @routes.route("/v1/actions/<any:path>")
     async def action(self, request: Request, path: str) -> None:
@@ -192,6 +203,24 @@ class RouterAPI:
     @routes.route("/resume_memory_occupation", methods=["POST"])
     async def resume_memory_occupation(self, request: Request) -> bytes:
         return await self.fleet.resume_memory(request)
+
+    # The waiting line.
+
+    @routes.route("/queue", methods=["GET"])
+    def queue(self, request: Request) -> bytes:
+        return self.waiting.queue(request)
+
+    @routes.route("/queue/<id>", methods=["DELETE"])
+    def cancel(self, request: Request, id: str) -> bytes:
+        return self.waiting.cancel(request, id)
+
+    @routes.route("/rollouts/<path:id>", methods=["GET"])
+    def rollout_batch(self, request: Request, id: str) -> bytes:
+        return self.waiting.rollout(request, id)
+
+    @routes.route("/rollouts/<path:id>", methods=["DELETE"])
+    def cancel_rollout_batch(self, request: Request, id: str) -> bytes:
+        return self.waiting.cancel_rollout(request, id)
 
     # The workers.
 

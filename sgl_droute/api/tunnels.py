@@ -15,18 +15,19 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
+from sgl_droute.api.admission import Admission, named
 from sgl_droute.api.carrier import Carrier
 from sgl_droute.api.forwarded import client_headers, worker_headers
+from sgl_droute.api.stamps import Stamps, stamps_of
 from sgl_droute.errors import BadRequest, NoTunnel, WorkerFailed
 from sgl_droute.fleet.capabilities import ANYTHING, Want
-from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Worker
-from sgl_droute.workers.attempts import with_worker
+from sgl_droute.workers.attempts import Turn, with_worker
 from sgl_droute.workers.client import Call
-from sgl_droute.workers.gate import Gate
 from sgl_droute.workers.handshake import Handshake, Handshakes, spelled
 from sgl_droute.workers.headers import connection_tokens, head_of, tokens
 from sgl_droute.workers.tunnel import Tunnel
+from sgl_droute.workers.turns import Turns
 
 
 def asks_for_tunnel(request: Request) -> bool:
@@ -48,18 +49,18 @@ class Tunnels:
     Opens WebSockets to workers.
 
     Args:
-        pool: Who may take them.
+        turns: Gives each its worker.
+        admission: Makes jobs of them.
         handshakes: Sends handshakes to workers.
         carrier: Carries answers that open no tunnel.
-        gate: Requests in flight at once, tunnels among them; more wait, first come first served.
         clock: Provides the time.
         idle_timeout: Seconds after which a peer is cut that takes no byte while some wait for it.
     """
 
-    pool: Pool
+    turns: Turns
+    admission: Admission
     handshakes: Handshakes
     carrier: Carrier
-    gate: Gate
     clock: IReactorTime
     idle_timeout: float
     _open: set[Tunnel] = field(factory=set, init=False)
@@ -83,19 +84,22 @@ class Tunnels:
         # Who was refused a WebSocket waits for the connection to be closed, as servers of them do.
         channel.end()
 
-        async def attempt(worker: Worker) -> Tunnel | None:
-            handshake = await self._answered(request, worker)
+        async def attempt(turn: Turn) -> Tunnel | None:
+            handshake = await self._answered(request, turn.worker)
+            stamps = stamps_of(turn, turn.turns.now() - turn.since)
             if not handshake.accepted:
-                await self.carrier.answer(request, worker, handshake.answer, None)
+                await self.carrier.answer(request, turn.worker, handshake.answer, None, stamps)
                 return None
-            tunnel = self._begun(request, worker, handshake)
+            turn.well = True
+            tunnel = self._begun(request, turn.worker, handshake, stamps)
             await tunnel.left
             return tunnel
 
-        async with self.gate.turn():
-            tunnel = await with_worker(self.pool, want, attempt)
-            if tunnel is not None:
-                await tunnel.closed
+        job = await self.admission.job(request, want)
+        with named(job):
+            tunnel = await with_worker(self.turns, job, attempt)
+        if tunnel is not None:
+            await tunnel.closed
 
     def cut(self) -> None:
         """
@@ -118,15 +122,20 @@ class Tunnels:
         except WorkerFailed as failed:
             self.carrier.note(worker, failed)
             raise
-        self.pool.record_answer(worker)
+        self.turns.pool.record_answer(worker)
         return handshake
 
-    def _begun(self, request: Request, worker: Worker, handshake: Handshake) -> Tunnel:
+    def _begun(
+        self, request: Request, worker: Worker, handshake: Handshake, stamps: Stamps
+    ) -> Tunnel:
         tunnel = Tunnel(worker.url, self.clock, self.idle_timeout)
         self._open.add(tunnel)
         tunnel.closed.addBoth(lambda _: self._open.discard(tunnel))
         answer = handshake.answer
-        accepted = _accepted(answer.phrase, client_headers(request, answer.headers, worker.url))
+        headers = client_headers(request, answer.headers, worker.url)
+        for name, value in stamps.items():
+            headers.addRawHeader(name, value)
+        accepted = _accepted(answer.phrase, headers)
         channel: Any = request.channel
         behind = handshake.hand_over(tunnel.worker)
         channel.hand_over(tunnel.client)

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 # Names kept of one worker; an SGLang worker has one or two.
 _MOST_NAMES = 100
+# Replicas that one worker is believed to have.
+_MOST_REPLICAS = 1024
 
 # SGLang's task types: T text, I image, V video, F frames, M mesh.
 _ABILITY_TASKS: Mapping[str, frozenset[str]] = {
@@ -67,6 +69,9 @@ class Want:
             choice, and its own answer tells the client.
         model: The model that must be served: `UNNAMED` for workers whose models are not known yet.
         session: Whether it opens a realtime session, of which a worker takes one at a time.
+        slot: Whether it takes GPU time, and with that one of its worker's slots.
+        kind: What it makes, one of `sgl_droute.fleet.job.KINDS`; how long that takes is learned
+            for each.
     """
 
     word: str = ""
@@ -74,6 +79,8 @@ class Want:
     strict: bool = False
     model: str | None = None
     session: bool = False
+    slot: bool = True
+    kind: str = "other"
 
     def allows(self, capabilities: Capabilities) -> bool:
         """Whether a worker with *capabilities* may serve it at all."""
@@ -95,24 +102,27 @@ class Want:
 UNNAMED = ""
 
 ANYTHING = Want()
-IMAGE = Want("image", frozenset({"image"}))
-EDIT = Want("image", frozenset({"edit"}))
+READING = Want(slot=False)
+IMAGE = Want("image", frozenset({"image"}), kind="image")
+EDIT = Want("image", frozenset({"edit"}), kind="edit")
 # Trainers and Vertex AI ask for images and, with frames, for videos.
-SAMPLE = Want("image", frozenset({"image", "edit", "video"}))
-VIDEO = Want("video", frozenset({"video"}), strict=True)
+SAMPLE = Want("image", frozenset({"image", "edit", "video"}), kind="rollout")
+VERTEX = evolve(SAMPLE, kind="vertex")
+VIDEO = Want("video", frozenset({"video"}), strict=True, kind="video")
 # Some of the video models have it; none says so.
-REALTIME = Want("video", frozenset({"video"}), strict=True, session=True)
-MESH = Want("mesh", frozenset({"mesh"}), strict=True)
-ACTION = Want("action", frozenset({"action"}), strict=True)
+REALTIME = Want("video", frozenset({"video"}), strict=True, session=True, kind="session")
+MESH = Want("mesh", frozenset({"mesh"}), strict=True, kind="mesh")
+ACTION = Want("action", frozenset({"action"}), strict=True, kind="action")
 
 
-def reported(model_info: Any, cards: Any) -> Capabilities:
+def reported(model_info: Any, cards: Any, server_info: Any = None) -> Capabilities:
     """
     The capabilities in a worker's answers.
 
     Args:
         model_info: JSON of ``/model_info``; None when there was none.
         cards: JSON of ``/v1/models``; None when there was none.
+        server_info: JSON of ``/server_info``; None when there was none.
     """
     info = model_info if isinstance(model_info, Mapping) else {}
     data = cards.get("data") if isinstance(cards, Mapping) else None
@@ -123,7 +133,15 @@ def reported(model_info: Any, cards: Any) -> Capabilities:
         abilities=_abilities([info, *models]),
         model=path or next(filter(None, ids), None),
         names=frozenset(islice(filter(None, [path, *ids]), _MOST_NAMES)),
+        replicas=_replicas(server_info),
     )
+
+
+def _replicas(server_info: Any) -> int:
+    size = server_info.get("dp_size") if isinstance(server_info, Mapping) else None
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        return 1
+    return min(size, _MOST_REPLICAS)
 
 
 def _abilities(reports: Iterable[Mapping[str, Any]]) -> frozenset[str] | None:

@@ -9,11 +9,15 @@ from ``inference_time_s``. Knows nothing of workers and of time.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
 
 from attrs import field, frozen
-from attrs.validators import ge
+from attrs.validators import deep_iterable, ge, instance_of
 
 REFERENCE_IMAGE_TOKENS = 4096
 HTTP_IMAGE_SIZE = (1024, 1024)
@@ -23,11 +27,16 @@ MOST_OUTPUTS = 10
 MOST_PIXELS_PER_SIDE = 1 << 16
 MOST_COUNT = 1 << 20
 
+Validator = Callable[[Any, Any, Any], object]
+
+_is_count: list[Validator] = [instance_of(int), ge(1)]
+_is_scale: list[Validator] = [instance_of((int, float)), ge(0)]
+
 
 @frozen(kw_only=True)
 class Family:
     """
-    What the cost rule must know of a model family.
+    What the cost rule must know of a model family; ``families.json`` holds the table.
 
     Attributes:
         patterns: Lower-case pieces of a model path that name the family.
@@ -38,22 +47,24 @@ class Family:
         cfg_above: CFG is on when the scale is above this.
         width: Default width of a video (pixels).
         height: Default height of a video (pixels).
+        frames: Frames of a rollout that names none; a video route has its own default.
         spatial: Pixels along one side of a token.
         temporal: Frames in one latent frame.
         whole_latents: Whether the frame count is rounded up to whole latent frames and one.
     """
 
-    patterns: tuple[str, ...]
-    hidden: int = 3072
-    steps: int = 50
-    guidance: float = 1.0
-    negative_prompt: bool = True
-    cfg_above: float = 1.0
-    width: int = 1280
-    height: int = 720
-    spatial: int = 16
-    temporal: int = 4
-    whole_latents: bool = False
+    patterns: tuple[str, ...] = field(default=(), validator=deep_iterable(instance_of(str)))
+    hidden: int = field(default=3072, validator=_is_count)
+    steps: int = field(default=50, validator=_is_count)
+    guidance: float = field(default=1.0, validator=_is_scale)
+    negative_prompt: bool = field(default=True, validator=instance_of(bool))
+    cfg_above: float = field(default=1.0, validator=_is_scale)
+    width: int = field(default=1280, validator=_is_count)
+    height: int = field(default=720, validator=_is_count)
+    frames: int = field(default=1, validator=_is_count)
+    spatial: int = field(default=16, validator=_is_count)
+    temporal: int = field(default=4, validator=_is_count)
+    whole_latents: bool = field(default=False, validator=instance_of(bool))
 
 
 @frozen(kw_only=True)
@@ -76,61 +87,27 @@ class Shape:
     references: int = field(default=0, validator=ge(0))
 
 
-GENERIC = Family(patterns=(), steps=30, guidance=7.5)
+def _read(text: str) -> tuple[dict[str, Family], Family]:
+    """
+    The families by name and the generic one, of the JSON in *text*.
+
+    Raises:
+        TypeError: A parameter is unknown or of the wrong type.
+        ValueError: A parameter is out of range.
+    """
+    table = json.loads(text)
+    families = {
+        name: Family(patterns=tuple(record.pop("patterns")), **record)
+        for name, record in table["families"].items()
+    }
+    return families, Family(**table["generic"])
+
 
 # The first family with a pattern in the path wins: special names stand before general ones.
-FAMILIES: dict[str, Family] = {
-    "flux.1": Family(patterns=("flux.1", "flux1"), guidance=3.5, negative_prompt=False),
-    "flux.2-klein-base": Family(patterns=("klein-base",), guidance=4.0),
-    "flux.2-klein": Family(patterns=("klein",), steps=4, negative_prompt=False),
-    "flux.2": Family(
-        patterns=("flux.2", "flux2"), hidden=6144, guidance=4.0, negative_prompt=False
-    ),
-    "qwen-image-2": Family(patterns=("qwen-image-2.",), steps=40),
-    "qwen-image-edit": Family(patterns=("qwen-image-edit",), steps=40, guidance=4.0),
-    "qwen-image": Family(patterns=("qwen-image",), guidance=4.0),
-    "z-image-turbo": Family(
-        patterns=("z-image-turbo",), hidden=3840, steps=9, guidance=0.0, cfg_above=0.0
-    ),
-    "z-image": Family(patterns=("z-image",), hidden=3840, guidance=5.0, cfg_above=0.0),
-    "sd3": Family(patterns=("stable-diffusion-3", "sd3"), hidden=1536, guidance=7.0),
-    "sana": Family(patterns=("sana",), hidden=2240, steps=20, guidance=4.5, spatial=32),
-    "krea-2": Family(patterns=("krea-2",), steps=8),
-    "fastwan": Family(
-        patterns=("fastwan", "turbowan", "wan2.1-turbo", "wan2.2-turbo"),
-        steps=3,
-        negative_prompt=False,
-        width=832,
-        height=480,
-    ),
-    "wan-ti2v-5b": Family(patterns=("ti2v-5b",), guidance=5.0, height=704, spatial=32),
-    "wan2.2-a14b": Family(patterns=("a14b",), hidden=5120, steps=40, guidance=4.0),
-    "wan-i2v": Family(patterns=("i2v",), hidden=5120, guidance=5.0, whole_latents=True),
-    "wan-1.3b": Family(patterns=("t2v-1.3b",), hidden=1536, guidance=3.0, width=832, height=480),
-    "wan-14b": Family(patterns=("wan2.1", "wan2.2"), hidden=5120, guidance=5.0),
-    "fasthunyuan": Family(patterns=("fasthunyuan",), steps=6),
-    "hunyuan3d": Family(patterns=("hunyuan3d",), hidden=2048),
-    "hunyuanvideo": Family(patterns=("hunyuanvideo",)),
-    "ltx-2.5": Family(
-        patterns=("ltx-2.5",), hidden=4096, steps=8, width=960, height=544, spatial=32, temporal=8
-    ),
-    "ltx-2.3": Family(
-        patterns=("ltx-2.3",),
-        hidden=4096,
-        steps=30,
-        guidance=3.0,
-        width=768,
-        height=512,
-        spatial=32,
-        temporal=8,
-    ),
-    "ltx-2": Family(
-        patterns=("ltx-2",), hidden=4096, steps=40, guidance=4.0, width=768, height=512,
-        spatial=32, temporal=8,
-    ),
-}  # fmt: skip
+FAMILIES, GENERIC = _read(files(__package__).joinpath("families.json").read_text("utf-8"))
 
 
+@lru_cache(maxsize=1024)
 def family_of(model_path: str) -> Family:
     """
     The family that *model_path* names, or the generic one.
@@ -162,9 +139,9 @@ def video_shape(family: Family, fields: Mapping[str, object], *, references: int
     The shape of a video request; as :func:`image_shape`, with frames.
     """
     width, height = _size(fields, (family.width, family.height))
-    fps = _count(fields.get("fps")) or HTTP_VIDEO_FPS
-    seconds = _count(fields.get("seconds")) or HTTP_VIDEO_SECONDS
-    frames = _count(fields.get("num_frames")) or min(fps * seconds, MOST_COUNT)
+    fps = as_count(fields.get("fps")) or HTTP_VIDEO_FPS
+    seconds = as_count(fields.get("seconds")) or HTTP_VIDEO_SECONDS
+    frames = as_count(fields.get("num_frames")) or min(fps * seconds, MOST_COUNT)
     if family.whole_latents:
         frames = math.ceil((frames - 1) / family.temporal) * family.temporal + 1
     outputs = fields.get("num_outputs_per_prompt")
@@ -226,21 +203,24 @@ def parsed_size(value: object) -> tuple[int, int] | None:
 
 
 def _side(value: object) -> int | None:
-    side = _count(value)
+    side = as_count(value)
     return side if side is not None and side <= MOST_PIXELS_PER_SIDE else None
 
 
-def _count(value: object) -> int | None:
+def as_count(value: object) -> int | None:
     """
     *value* as a positive count, or None when it is none.
     """
-    number = _number(value)
+    number = as_number(value)
     if number is None or number != int(number) or not 1 <= number <= MOST_COUNT:
         return None
     return int(number)
 
 
-def _number(value: object) -> float | None:
+def as_number(value: object) -> float | None:
+    """
+    *value*, which may be short text, as a finite number, or None when it is none.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     if isinstance(value, str) and len(value) > 40:
@@ -253,17 +233,18 @@ def _number(value: object) -> float | None:
 
 
 def _steps(family: Family, fields: Mapping[str, object]) -> int:
-    return _count(fields.get("num_inference_steps")) or family.steps
+    return as_count(fields.get("num_inference_steps")) or family.steps
 
 
 def _outputs(value: object) -> int:
-    number = _number(value)
+    number = as_number(value)
     return 1 if number is None else int(min(max(number, 1), MOST_OUTPUTS))
 
 
 def _cfg(family: Family, fields: Mapping[str, object]) -> bool:
-    given = (_number(fields.get(name)) for name in ("true_cfg_scale", "guidance_scale"))
+    given = (as_number(fields.get(name)) for name in ("true_cfg_scale", "guidance_scale"))
     scale = next((number for number in given if number is not None), family.guidance)
+    # To a worker an empty negative prompt is one too.
     return scale > family.cfg_above and (
-        family.negative_prompt or bool(fields.get("negative_prompt"))
+        family.negative_prompt or isinstance(fields.get("negative_prompt"), str)
     )

@@ -1,7 +1,7 @@
 """
 The workers that each kind of request may go to, indexed for a quick choice.
 
-The desks are told of every change of a record and keep none.
+The desks are told of every change of a record or a load and keep none.
 """
 
 from __future__ import annotations
@@ -13,44 +13,97 @@ from attrs import define, evolve, field
 
 from sgl_droute.errors import NotFound
 from sgl_droute.fleet.capabilities import UNNAMED, Capabilities, Want
-from sgl_droute.fleet.selection import Selection
+from sgl_droute.fleet.selection import LeastWork, Load, Selection
+from sgl_droute.fleet.station import Station
 from sgl_droute.fleet.worker import Worker
+
+
+@define(eq=False)
+class Tier:
+    """
+    Workers that are equally good for a kind of request.
+
+    Args:
+        room: Those that have room for one more.
+        full: Those that have none.
+
+    Attributes:
+        urls: All of them.
+    """
+
+    room: Selection
+    full: LeastWork = field(factory=LeastWork)
+    urls: set[str] = field(factory=set, init=False)
+
+    def put(self, url: str, load: Load, *, room: bool) -> None:
+        """
+        Take note of the worker at *url*.
+        """
+        self.urls.add(url)
+        (self.full if room else self.room).discard(url)
+        (self.room if room else self.full).put(url, load)
+
+    def discard(self, url: str) -> None:
+        """
+        Forget the worker at *url*.
+        """
+        self.urls.discard(url)
+        self.room.discard(url)
+        self.full.discard(url)
+
+    def has(self, without: Collection[str]) -> bool:
+        """
+        Whether there is any worker but those *without*.
+        """
+        return len(self.urls) > len(without) or any(url not in without for url in self.urls)
+
+    def has_room(self, without: Collection[str]) -> bool:
+        """
+        Whether any of them but those *without* has room.
+        """
+        room = len(self.room)
+        return room > len(without) or room > sum(url in self.room for url in without)
 
 
 @define(eq=False)
 class Desk:
     """
-    Chooses workers for requests that want the same.
+    Knows the workers for requests that want the same.
 
-    It has four indexes, each used only when the one before has nobody: workers in service, those
-    that have yet to pass their first health check or were not reached last time, those in a
-    realtime session, those known to be unable. Who is in a session is no choice at all for another
-    one.
+    It has five tiers, each used only when those before have nobody: workers in service, those that
+    have come lately and have as much as they should have for a start, those that have yet to pass
+    their first health check or were not reached last time, those in a realtime session, those known
+    to be unable. Who is in a session is no choice at all for another one.
 
     Args:
         want: What the requests want.
         make: Makes an empty index.
+        load: Tells the load of a worker as this desk sees it.
     """
 
     want: Want
     make: Callable[[], Selection]
-    _tiers: tuple[Selection, ...] = field(init=False)
-    _homes: dict[str, Selection] = field(factory=dict, init=False)
+    load: Callable[[Station, Want], Load]
+    _tiers: tuple[Tier, ...] = field(init=False)
+    _homes: dict[str, Tier] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._tiers = (self.make(), self.make(), self.make(), self.make())
+        self._tiers = tuple(Tier(self.make()) for _ in range(5))
 
-    def put(self, worker: Worker) -> None:
+    def put(self, station: Station) -> None:
         """
-        Take note of *worker* as it is now.
+        Take note of *station* as it is now.
         """
-        home = self._home(worker)
-        before = self._homes.get(worker.url)
+        url = station.worker.url
+        home = self._home(station)
+        before = self._homes.get(url)
         if before is not None and before is not home:
-            self.discard(worker.url)
+            before.discard(url)
+            del self._homes[url]
         if home is not None:
-            self._homes[worker.url] = home
-            home.put(worker.url, worker.load)
+            self._homes[url] = home
+            room = station.room or not self.want.slot
+            home.put(url, self.load(station, self.want), room=room)
 
     def discard(self, url: str) -> None:
         """
@@ -60,22 +113,24 @@ class Desk:
         if home is not None:
             home.discard(url)
 
-    def choose(self, without: Collection[str] = ()) -> str | None:
+    def tier(self, without: Collection[str] = ()) -> Tier | None:
         """
-        The URL of the worker for the next request, none of *without*; None when there is none.
+        The workers for the next request, apart from those *without*; None when there are none.
         """
-        chosen = (tier.choose(without) for tier in self._tiers)
-        return next((url for url in chosen if url is not None), None)
+        return next((tier for tier in self._tiers if tier.urls and tier.has(without)), None)
 
-    def _home(self, worker: Worker) -> Selection | None:
+    def _home(self, station: Station) -> Tier | None:
+        worker = station.worker
         if not worker.may_take(self.want):
             return None
-        usual, last_resort, in_session, unable = self._tiers
+        usual, ramping, last_resort, in_session, unable = self._tiers
         if self.want.unable(worker.capabilities):
             return unable
         if worker.in_session:
             return in_session
-        return last_resort if worker.doubtful else usual
+        if worker.doubtful:
+            return last_resort
+        return ramping if station.held_back else usual
 
 
 @define(eq=False)
@@ -85,10 +140,14 @@ class Desks:
 
     Args:
         make: Makes an empty index.
+        load: Tells the load of a worker for a want.
+        stations: The workers there are; read when a want is new.
         strict_model: Whether a model that nobody serves is an error instead of no wish at all.
     """
 
     make: Callable[[], Selection]
+    load: Callable[[Station, Want], Load]
+    stations: Callable[[], Iterable[Station]]
     strict_model: bool = False
     _desks: dict[Want, Desk] = field(factory=dict, init=False)
     _by_capabilities: dict[Capabilities, list[Desk]] = field(factory=dict, init=False)
@@ -99,21 +158,27 @@ class Desks:
         """Whether it matters which model a request names."""
         return self.strict_model or len(self._served) > 1
 
-    def changed(self, before: Worker | None, now: Worker | None) -> None:
+    def came(self, station: Station) -> None:
         """
-        Take note of a worker that was *before* and is *now*: None when it was or is not there.
+        Take note of a worker that was not there.
         """
-        if before is not None and now is not None and before.capabilities == now.capabilities:
-            if _moved(before, now):
-                self._put(now)
-            return
-        if before is not None:
-            for desk in self._open_to(before.capabilities):
-                desk.discard(before.url)
-            self._count_names(before, -1)
-        if now is not None:
-            self._count_names(now, 1)
-            self._put(now)
+        self._count_names(station.worker.capabilities, 1)
+        self.put(station)
+
+    def left(self, worker: Worker) -> None:
+        """
+        Take note of a worker that is there no more, or not as it was.
+        """
+        for desk in self._open_to(worker.capabilities):
+            desk.discard(worker.url)
+        self._count_names(worker.capabilities, -1)
+
+    def put(self, station: Station) -> None:
+        """
+        Take note of *station* as it is now; it serves what it served.
+        """
+        for desk in self._open_to(station.worker.capabilities):
+            desk.put(station)
 
     def resolved(self, want: Want) -> Want:
         """
@@ -130,27 +195,20 @@ class Desks:
             return evolve(want, model=UNNAMED)
         raise NotFound(f"The model {want.model!r} is served by no worker")
 
-    def choose(self, want: Want, without: Collection[str], workers: Iterable[Worker]) -> str | None:
+    def desk(self, want: Want) -> Desk:
         """
-        The URL of the worker for a *resolved* want, none of *without*; None when there is none.
-
-        Args:
-            workers: All there are; read when the want is new.
+        The desk for a *resolved* want.
         """
         desk = self._desks.get(want)
         if desk is None:
-            desk = self._desks[want] = Desk(want, self.make)
+            desk = self._desks[want] = Desk(want, self.make, self.load)
             self._by_capabilities.clear()
-            for worker in workers:
-                desk.put(worker)
-        return desk.choose(without)
+            for station in self.stations():
+                desk.put(station)
+        return desk
 
     def __len__(self) -> int:
         return len(self._desks)
-
-    def _put(self, worker: Worker) -> None:
-        for desk in self._open_to(worker.capabilities):
-            desk.put(worker)
 
     def _open_to(self, capabilities: Capabilities) -> list[Desk]:
         """
@@ -162,8 +220,8 @@ class Desks:
             self._by_capabilities[capabilities] = desks
         return desks
 
-    def _count_names(self, worker: Worker, by: int) -> None:
-        names = worker.capabilities.names
+    def _count_names(self, capabilities: Capabilities, by: int) -> None:
+        names = capabilities.names
         self._served[names] += by
         if not self._served[names]:
             del self._served[names]
@@ -172,15 +230,3 @@ class Desks:
             for want in [want for want in self._desks if want.model in gone]:
                 del self._desks[want]
             self._by_capabilities.clear()
-
-
-def _moved(before: Worker, now: Worker) -> bool:
-    """
-    Whether anything differs that a desk sees of a worker, its capabilities aside.
-    """
-    return (
-        before.load != now.load
-        or before.eligible != now.eligible
-        or before.doubtful != now.doubtful
-        or before.in_session != now.in_session
-    )

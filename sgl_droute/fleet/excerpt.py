@@ -1,5 +1,5 @@
 """
-What can be read of a JSON object whose middle was let go.
+What can be read of a body whose middle was let go: of a JSON object, or of packed rollouts.
 
 Answers with pictures in them are tens of megabytes long, and what the router wants to know of them
 stands at their beginning or their end.
@@ -9,13 +9,29 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
+import struct
 from typing import Any
 
 from attrs import define, field
 
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
+
+INFERENCE_TIME = "inference_time_s"
+# As a key of a msgpack map: a short string, or one with its length in a byte.
+_NAME = INFERENCE_TIME.encode()
+_PACKED_KEYS = (b"\xb0" + _NAME, b"\xd9\x10" + _NAME)
+# First bytes of msgpack's numbers; smaller ones are non-negative integers themselves.
+_PACKED_NUMBERS = {
+    0xCA: struct.Struct(">f"),
+    0xCB: struct.Struct(">d"),
+    0xCC: struct.Struct(">B"),
+    0xCD: struct.Struct(">H"),
+    0xCE: struct.Struct(">I"),
+    0xCF: struct.Struct(">Q"),
+}
 
 
 @define(eq=False)
@@ -40,7 +56,14 @@ class Excerpt:
         self._size += len(data)
         if len(self._head) < self.limit:
             self._head += data[: self.limit - len(self._head)]
-        self._tail = (self._tail + data[-self.limit :])[-self.limit :]
+        self._tail = _last(self._tail, data, self.limit)
+
+    def skip(self, count: int) -> None:
+        """
+        Take note of the next *count* bytes, which nobody shows; `limit` bytes at least went before.
+        """
+        self._size += count
+        self._tail = b""
 
     def end(self) -> None:
         """
@@ -69,6 +92,68 @@ class Excerpt:
             return _object(bytes(self._head) + self._tail[-unkept:])
         head = _from_head(bytes(self._head))
         return {**head, **_from_tail(self._tail)} if _opens(self._head) else {}
+
+
+@define(eq=False)
+class PackedExcerpt:
+    """
+    The last bytes of a msgpack body that streams by: rollouts, each a map that tells towards its
+    end how long it took.
+
+    Args:
+        limit: Bytes kept.
+    """
+
+    limit: int = 4096
+    head_complete = False
+    _tail: bytes = field(default=b"", init=False)
+    _ended: bool = field(default=False, init=False)
+
+    def feed(self, data: bytes) -> None:
+        """
+        Take the next bytes of the body.
+        """
+        self._tail = _last(self._tail, data, self.limit)
+
+    def end(self) -> None:
+        """
+        Note that the body is whole; without this it tells nothing.
+        """
+        self._ended = True
+
+    def fields(self) -> dict[str, Any]:
+        """
+        The last ``inference_time_s``, where that is a number of seconds.
+        """
+        if not self._ended:
+            return {}
+        # What stands before the last one may be of another request, or in a prompt.
+        at = max(self._tail.rfind(key) for key in _PACKED_KEYS)
+        if at < 0:
+            return {}
+        seconds = _packed_number(self._tail[self._tail.index(_NAME, at) + len(_NAME) :])
+        return {} if seconds is None else {INFERENCE_TIME: seconds}
+
+
+def _packed_number(packed: bytes) -> float | None:
+    """
+    The finite number, zero or more, that *packed* begins with.
+    """
+    if not packed:
+        return None
+    if packed[0] < 0x80:
+        return packed[0]
+    form = _PACKED_NUMBERS.get(packed[0])
+    if form is None or len(packed) <= form.size:
+        return None
+    number: float = form.unpack_from(packed, 1)[0]
+    return number if 0 <= number < math.inf else None
+
+
+def _last(tail: bytes, data: bytes, limit: int) -> bytes:
+    if len(data) >= limit:
+        return data[-limit:]
+    return (tail + data)[-limit:]
 
 
 def _object(text: bytes) -> dict[str, Any]:

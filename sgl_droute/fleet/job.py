@@ -51,10 +51,8 @@ class Job:
 
     Attributes:
         id: The router's own, unique.
-        kind: One of `KINDS`.
         want: What its worker must be able to do.
         demand: How much work it is.
-        slot: Whether it takes GPU time, and with that one of its worker's slots.
         submitted: When it arrived.
         priority: Higher first; 0 is usual.
         client: Who asks, for fair turns.
@@ -64,15 +62,14 @@ class Job:
         expires: When it leaves the line unserved.
         hand_over: When it is given to a worker over that worker's limit.
         without: URLs of workers that could not be reached for it.
+        why: Whether the decision is to tell whom it was made among.
         length: Seconds it is expected to take on a usual worker; set when it is submitted.
         number: Its place in the order of arrival; set when it is submitted.
     """
 
     id: str
-    kind: str = "other"
     want: Want = ANYTHING
     demand: Demand = UNKNOWN
-    slot: bool = True
     submitted: float = 0.0
     priority: int = 0
     client: str = ""
@@ -82,5 +79,11 @@ class Job:
     expires: float | None = None
     hand_over: float | None = None
     without: frozenset[str] = frozenset()
+    why: bool = False
     length: float = field(default=0.0, init=False)
     number: int = field(default=0, init=False)
+
+    @property
+    def kind(self) -> str:
+        """What it makes, one of `KINDS`."""
+        return self.want.kind

@@ -15,10 +15,11 @@ from typing import Any
 from attrs import define, evolve, field, frozen
 from attrs.validators import ge
 
-from sgl_droute.fleet.durations import Durations
-
 # No worker's time is later, no job takes longer.
 _MOST_SECONDS = 1e11
+
+# Seconds that a job takes where nobody knows better.
+USUAL_DURATION = 120.0
 
 _Key = tuple[str, str]
 _Registration = tuple[str, int]
@@ -79,15 +80,21 @@ class OpenJobs:
     Args:
         on_count: Called with worker, serial and number of open jobs when that number changed.
         on_change: Called with kind and id of a job that was opened or ended.
+        on_open: Called with the job that was opened.
+        on_end: Called with kind and id of a job that ended, the seconds that its worker told it
+            took if any, and whether it was done.
+        expected: Tells the seconds that a job of that kind and id takes; None if it cannot.
         most: Jobs kept (count); beyond that the one known for longest ends.
     """
 
     on_count: Callable[[str, int, int], object] = lambda worker, serial, count: None
     on_change: Callable[[str, str], object] = lambda kind, id: None
+    on_open: Callable[[OpenJob], object] = lambda job: None
+    on_end: Callable[[str, str, float | None, bool], object] = lambda kind, id, took, done: None
+    expected: Callable[[str, str], float | None] = lambda kind, id: None
     most: int = field(default=100_000, validator=ge(1))
     _jobs: dict[_Key, OpenJob] = field(factory=dict, init=False)
     _lines: dict[_Registration, list[_Key]] = field(factory=dict, init=False)
-    _durations: Durations = field(factory=Durations, init=False)
 
     def created(self, kind: str, id: str, worker: str, serial: int, now: float) -> None:
         """
@@ -111,7 +118,8 @@ class OpenJobs:
         job = self._known(kind, id, worker, serial)
         status = fields.get("status")
         if status in ("completed", "failed"):
-            self._finished(job, kind, worker, status, fields, now)
+            if job is not None:
+                self._finished(job, fields, now, done=status == "completed")
         elif status in ("queued", "in_progress"):
             if job is None:
                 created = _created(fields, now)
@@ -151,11 +159,11 @@ class OpenJobs:
         """
         Note that this registration of the worker ended or lost its memory: its jobs are gone.
         """
-        self._durations.forget(worker)
         line = self._lines.pop((worker, serial), [])
         for key in line:
             del self._jobs[key]
             self.on_change(*key)
+            self.on_end(*key, None, False)
         if line:
             self.on_count(worker, serial, 0)
 
@@ -166,7 +174,8 @@ class OpenJobs:
         for registration in list(self._lines):
             while registration in self._lines:
                 first = self._start_first(registration, now)
-                end = first.predicted_end(self._durations.expected(first.worker, first.kind))
+                expected = self.expected(first.kind, first.id)
+                end = first.predicted_end(USUAL_DURATION if expected is None else expected)
                 if not first.deleted or end > now:
                     break
                 self._close(first, end)
@@ -208,27 +217,10 @@ class OpenJobs:
             return None
         return job
 
-    def _finished(
-        self,
-        job: OpenJob | None,
-        kind: str,
-        worker: str,
-        status: str,
-        fields: Mapping[str, Any],
-        now: float,
-    ) -> None:
-        took = _inference_time(fields)
-        if job is None:
-            if took is not None:
-                self._durations.glimpse(kind, took)
-            return
-        if status == "completed":
-            if took is None and job.started is not None and job.status == "in_progress":
-                took = now - job.started
-            if took is not None:
-                self._durations.learn(worker, kind, took)
+    def _finished(self, job: OpenJob, fields: Mapping[str, Any], now: float, *, done: bool) -> None:
+        if done:
             self._overtake(job, now)
-        self._close(job, now)
+        self._close(job, now, _inference_time(fields) if done else None, done=done)
 
     def _overtake(self, job: OpenJob, now: float) -> None:
         """
@@ -257,10 +249,18 @@ class OpenJobs:
         line = self._lines.setdefault((job.worker, job.serial), [])
         insort(line, (job.kind, job.id), key=lambda key: self._jobs[key].created)
         self._tell(job)
+        self.on_open(job)
         if len(self._jobs) > self.most:
             self._close(next(iter(self._jobs.values())), None)
 
-    def _close(self, job: OpenJob, ended: float | None) -> None:
+    def _close(
+        self,
+        job: OpenJob,
+        ended: float | None,
+        took: float | None = None,
+        *,
+        done: bool = False,
+    ) -> None:
         """
         *job* is over, and the next one started when it *ended*; None if that is not known.
         """
@@ -274,6 +274,7 @@ class OpenJobs:
         elif ran and ended is not None:
             self._start_first(registration, ended)
         self._tell(job)
+        self.on_end(job.kind, job.id, took, done)
 
     def _tell(self, job: OpenJob) -> None:
         self.on_change(job.kind, job.id)

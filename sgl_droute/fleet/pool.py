@@ -1,8 +1,8 @@
 """
 The registered workers: who there is, who may take work, who has how much.
 
-The one mutable object of the fleet. It decides little by itself: `sgl_droute.fleet.worker` has the
-transitions, `sgl_droute.fleet.desks` and `sgl_droute.fleet.selection` the choice.
+It decides little by itself: `sgl_droute.fleet.worker` has the transitions, and who gets which
+request is up to `sgl_droute.fleet.scheduler`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,12 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from itertools import count
-from random import Random
 
 from attrs import define, evolve, field
 
 from sgl_droute.errors import BadRequest, NotFound, NoWorker, RouterError
 from sgl_droute.fleet.capabilities import ANYTHING, Capabilities, Want
-from sgl_droute.fleet.desks import Desks
 from sgl_droute.fleet.loras import LoraSet
-from sgl_droute.fleet.selection import ALGORITHMS
 from sgl_droute.fleet.urls import normalise_worker_url
 from sgl_droute.fleet.worker import (
     Probe,
@@ -42,30 +39,17 @@ class Pool:
     """
     The fleet in order of registration.
 
-    Args:
-        algorithm: A name in `sgl_droute.fleet.selection.ALGORITHMS`.
-        random: Where the random algorithm gets its chances from.
-        strict_model: Whether a model that nobody serves is an error instead of no wish at all.
-
     Attributes:
         loras: The LoRA set that every worker has to have before it gets work.
     """
 
-    algorithm: str = "least-request"
-    random: Random = field(factory=Random)
-    strict_model: bool = False
     loras: LoraSet = field(factory=LoraSet, init=False)
     _workers: dict[str, Worker] = field(factory=dict, init=False)
     _retired: OrderedDict[str, Worker] = field(factory=OrderedDict, init=False)
     _serials: Iterator[int] = field(factory=lambda: count(1), init=False)
-    _desks: Desks = field(init=False)
     _changes: deque[tuple[Worker | None, Worker | None]] = field(factory=deque, init=False)
     _observers: list[Observer] = field(factory=list, init=False)
     _lora_observers: list[Callable[[LoraSet], None]] = field(factory=list, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        make = ALGORITHMS[self.algorithm]
-        self._desks = Desks(lambda: make(self.random), strict_model=self.strict_model)
 
     def watch(self, observer: Observer) -> None:
         """
@@ -145,57 +129,26 @@ class Pool:
             raise self._nobody(ANYTHING, lambda worker: worker.takes_orders)
         return workers
 
-    # Who gets work.
+    # What they have.
 
-    @property
-    def several_models(self) -> bool:
-        """Whether it matters which model a request names."""
-        return self._desks.several_models
-
-    @contextmanager
-    def lease(self, want: Want = ANYTHING, without: Collection[str] = ()) -> Iterator[Worker]:
+    def count(self, worker: Worker, by: int, *, reading: int = 0, sessions: int = 0) -> None:
         """
-        A worker for one request, counted as in flight until the block ends, however it ends.
-
-        Args:
-            want: What the request needs.
-            without: URLs not to choose, for instance those already tried.
-
-        Raises:
-            NoWorker: Nobody can take the request now.
-            BadRequest: No worker of the pool is able to serve it.
-            NotFound: It names a model that nobody serves, and that matters.
+        Have *worker* count *by* more requests in flight, each of which counts so often in *reading*
+        and in *sessions*; nothing happens if that registration is gone.
         """
-        want = self._desks.resolved(want)
-        url = self._desks.choose(want, without, self._workers.values())
-        if url is None and not (self._workers or want.strict):
-            raise NoWorker("No workers registered in the pool")
-        if url is None:
-            raise self._nobody(want, lambda worker: worker.may_take(want))
-        with self._counted(self._workers[url], sessions=int(want.session)) as worker:
-            yield worker
+        self.change(worker, lambda now: counted(now, by, reading=reading, sessions=sessions))
 
     @contextmanager
     def visit(self, worker: Worker) -> Iterator[Worker]:
         """
-        As `lease`, for a request that only reads what *worker* holds.
+        *worker*, with a request that only reads what it holds counted as in flight until the block
+        ends, however it ends.
         """
-        with self._counted(worker, reading=1):
-            yield worker
-
-    @contextmanager
-    def _counted(self, worker: Worker, *, reading: int = 0, sessions: int = 0) -> Iterator[Worker]:
-        def more(now: Worker) -> Worker:
-            return counted(now, 1, reading=reading, sessions=sessions)
-
-        def fewer(now: Worker) -> Worker:
-            return counted(now, -1, reading=reading, sessions=sessions)
-
-        self.change(worker, more)
+        self.count(worker, 1, reading=1)
         try:
             yield worker
         finally:
-            self.change(worker, fewer)
+            self.count(worker, -1, reading=1)
 
     # What became of them.
 
@@ -264,7 +217,6 @@ class Pool:
 
     def _drop(self, worker: Worker) -> Worker:
         del self._workers[worker.url]
-        self._desks.changed(worker, None)
         self._tell(worker, None)
         return worker
 
@@ -276,7 +228,6 @@ class Pool:
             # Whoever may have been restarted has no adapters, wherever that is noticed.
             worker = evolve(worker, stale=True)
         self._workers[worker.url] = worker
-        self._desks.changed(before, worker)
         self._tell(before, worker)
         if worker.leaving and worker.idle and self._workers.get(worker.url) is worker:
             self._retire(worker)
@@ -298,7 +249,30 @@ class Pool:
                 observer(*self._changes[0])
             self._changes.popleft()
 
+    def catches_up(self, want: Want) -> bool:
+        """
+        Whether a worker that may serve *want* gets work again by itself: it only lacks adapters.
+        """
+        return any(
+            worker.stale and want.allows(worker.capabilities)
+            for worker in self
+            if worker.takes_orders and not (worker.draining or worker.disabled)
+        )
+
     # Why nobody.
+
+    def nobody(self, want: Want) -> RouterError:
+        """
+        Why there is no worker for *want*: `NoWorker` for now, `BadRequest` at all.
+        """
+        error: RouterError
+        if self._workers or want.strict:
+            error = self._nobody(want, lambda worker: worker.may_take(want))
+        else:
+            error = NoWorker("No workers registered in the pool")
+        if isinstance(error, NoWorker):
+            error.fields.update(reason="no_worker", queue_position=None, retry_after=None)
+        return error
 
     def _nobody(self, want: Want, usable: Callable[[Worker], bool]) -> RouterError:
         allowed = [worker for worker in self if want.allows(worker.capabilities)]

@@ -108,7 +108,15 @@ def test_nobody_is_there(path: str) -> None:
     """
     router = MemoryRouter()
     empty = router.ask("POST", path)
-    assert (empty.status, empty.json) == (503, {"error": "No workers registered in the pool"})
+    assert (empty.status, empty.json) == (
+        503,
+        {
+            "error": "No workers registered in the pool",
+            "reason": "no_worker",
+            "queue_position": None,
+            "retry_after": None,
+        },
+    )
     worker = router.service.pool.add("http://dead:1")
     router.service.pool.record_probe(worker, Probe(healthy=False), threshold=1)
     dead = router.ask("POST", path)

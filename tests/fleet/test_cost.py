@@ -5,6 +5,7 @@ The cost rule: its laws, and the published ratios that it was checked against.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -159,6 +160,11 @@ def test_frames() -> None:
     [
         ("flux.1", {}, False),
         ("flux.1", {"negative_prompt": "blurry"}, True),
+        ("flux.1", {"negative_prompt": ""}, True),
+        ("flux.1", {"negative_prompt": None}, False),
+        ("flux.1", {"negative_prompt": "blurry", "true_cfg_scale": 0}, False),
+        ("hunyuanvideo", {}, False),
+        ("hunyuanvideo", {"guidance_scale": "6"}, True),
         ("qwen-image", {"true_cfg_scale": 1.0, "guidance_scale": 9}, False),
         ("z-image-turbo", {}, False),
         ("z-image", {"guidance_scale": 0.5}, True),
@@ -171,6 +177,68 @@ def test_cfg_rule(name: str, fields: dict[str, object], cfg: bool) -> None:
     assert image_shape(FAMILIES[name], fields).cfg is cfg
 
 
+def test_outputs() -> None:
+    """
+    ``n`` is kept between 1 and 10, as a worker does it; of a video ``num_outputs_per_prompt`` wins
+    over it, of an image it counts nothing.
+    """
+    both = {"n": 3, "num_outputs_per_prompt": 2}
+    assert image_shape(GENERIC, both).outputs == 3
+    assert video_shape(GENERIC, both).outputs == 2
+    assert video_shape(GENERIC, {"n": 3}).outputs == 3
+    assert [image_shape(GENERIC, {"n": n}).outputs for n in (-1, 0, "4", 11, 1e300)] == [
+        *(1, 1, 4, 10, 10)
+    ]
+
+
+def test_what_does_not_count() -> None:
+    """
+    Upscaling, frame interpolation and file options cost nothing that the rule knows of.
+    """
+    options = {
+        "enable_upscaling": True,
+        "upscaling_scale": 4,
+        "enable_frame_interpolation": True,
+        "output_quality": "maximum",
+        "seed": 7,
+        "num_images": 4,
+    }
+    for shape in (image_shape, video_shape):
+        assert shape(GENERIC, options) == shape(GENERIC, {})
+
+
+def test_ltx_latents() -> None:
+    """
+    LTX puts eight frames into a latent one, others four, and 32 pixels along a side into a token.
+    """
+    shape = Shape(width=768, height=512, frames=121, steps=1)
+    assert tokens(FAMILIES["ltx-2"], shape) == 24 * 16 * 16
+    assert tokens(FAMILIES["wan-14b"], shape) == 48 * 32 * 31
+
+
+def test_the_table() -> None:
+    """
+    Every family of the table has names, in lower case and long enough to name something.
+    """
+    for name, family in FAMILIES.items():
+        assert family.patterns, name
+        for pattern in family.patterns:
+            assert pattern == pattern.lower(), name
+            assert len(pattern) > 2, name
+    assert GENERIC.patterns == ()
+
+
+@pytest.mark.parametrize(
+    "record", [{"hidden": 0}, {"hidden": "3072"}, {"steps": 2.5}, {"width": None}, {"what": 1}]
+)
+def test_a_wrong_table(record: dict[str, Any]) -> None:
+    """
+    A parameter that is unknown, of the wrong type or out of range is refused.
+    """
+    with pytest.raises((TypeError, ValueError)):
+        Family(**record)
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
     [
@@ -181,7 +249,11 @@ def test_cfg_rule(name: str, fields: dict[str, object], cfg: bool) -> None:
         ("Tongyi-MAI/Z-Image-Turbo", "z-image-turbo"),
         ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "wan-1.3b"),
         ("Wan-AI/Wan2.1-T2V-14B-Diffusers", "wan-14b"),
-        ("Wan-AI/Wan2.2-I2V-A14B-Diffusers", "wan2.2-a14b"),
+        ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "wan2.2-a14b"),
+        ("Wan-AI/Wan2.2-I2V-A14B-Diffusers", "wan2.2-i2v-a14b"),
+        ("Wan-AI/Wan2.1-I2V-14B-720P-Diffusers", "wan-i2v"),
+        ("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", "wan-i2v-480p"),
+        ("hunyuanvideo-community/HunyuanVideo-I2V", "hunyuanvideo"),
         ("Wan-AI/Wan2.2-TI2V-5B-Diffusers", "wan-ti2v-5b"),
         ("FastVideo/FastWan2.2-TI2V-5B-FullAttn-Diffusers", "fastwan"),
         ("FastVideo/FastHunyuan-diffusers", "fasthunyuan"),

@@ -78,6 +78,20 @@ def test_both_ends_are_read(data: st.DataObject, first: Any, last: Any, chunk: i
     assert not whole or fields == ends
 
 
+@given(st.data(), OBJECTS, st.integers(1, 40))
+def test_a_middle_that_nobody_shows(data: st.DataObject, value: Any, limit: int) -> None:
+    """
+    To pass over the middle makes no difference to what both ends tell.
+    """
+    body = data.draw(dumped({"first": 1, **value, "gap": "x" * 80, "last": 2}))
+    excerpt = Excerpt(limit)
+    excerpt.feed(body[:limit])
+    excerpt.skip(len(body) - 2 * limit)
+    excerpt.feed(body[-limit:])
+    excerpt.end()
+    assert excerpt.fields() == excerpt_of(body, limit).fields()
+
+
 @given(st.binary(max_size=400), LIMITS)
 @example(b"[" * 400, 200)
 @example(b'{"a":' * 80, 200)

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from sgl_droute.fleet.durations import USUAL_DURATION
-from sgl_droute.fleet.jobs import OpenJobs
+from sgl_droute.fleet.jobs import USUAL_DURATION, OpenJobs
 
 W1, W2 = "http://w1:1", "http://w2:1"
 
@@ -145,13 +144,13 @@ def test_deleted_jobs_run_one_after_the_other() -> None:
     """
     A deleted job that waits begins when the one before it ends.
     """
-    line = Line()
+    line = Line(OpenJobs(expected=lambda kind, id: 40.0))
     line.create("a", "b", "c", now=0.0)
     line.delete("c", now=1.0)
     line.delete("b", now=2.0)
     line.jobs.tick(1000.0)
     assert line.count == 3
-    line.show("a", "completed", 1000.0, inference_time_s=40.0)
+    line.show("a", "completed", 1000.0)
     assert line.ends(1040.0, 1080.0)
 
 
@@ -214,42 +213,38 @@ def test_a_job_behind_an_image() -> None:
     assert line.ends(50.0 + USUAL_DURATION)
 
 
-def test_durations_are_learned() -> None:
+def test_durations_are_asked_for() -> None:
     """
-    A job is expected to take what the last 8 of its kind took on its worker, else on any.
+    A job takes as long as whoever predicts that says, and else the usual time.
     """
-    jobs = OpenJobs()
-    one, two = Line(jobs), Line(jobs, W2, 2)
-    two.show("seen", "completed", 0.0, inference_time_s=7.0)
-    one.create("x", now=0.0)
-    one.delete("x", now=0.0)
-    assert one.ends(7.0)
-    for number in range(10):
-        one.create(f"slow{number}", now=100.0)
-        one.show(f"slow{number}", "completed", 200.0, inference_time_s=99.0 if number < 2 else 20.0)
-    one.create("followed", now=300.0)
-    one.show("followed", "in_progress", 301.0)
-    one.show("followed", "completed", 360.0)
-    for line in (one, two):
-        line.create("y", now=400.0)
-        line.delete("y", now=400.0)
-        assert line.ends(400.0 + (7 * 20.0 + 60.0) / 8)
-    jobs.created("mesh", "m", W1, 1, 500.0)
-    jobs.deleted("mesh", "m", 500.0)
-    assert one.ends(500.0 + USUAL_DURATION)
+    line = Line(OpenJobs(expected=lambda kind, id: 7.0 if id == "known" else None))
+    line.create("known", "unknown", now=0.0)
+    line.delete("known", now=0.0)
+    line.delete("unknown", now=0.0)
+    assert line.ends(7.0, 7.0 + USUAL_DURATION)
 
 
-def test_failed_jobs_teach_nothing() -> None:
+def test_whoever_predicts_is_told_of_the_end() -> None:
     """
-    What failed at once says nothing of how long a job takes.
+    The end of a job is told with what it took, if its worker said so and did it.
     """
-    line = Line()
-    line.create("a", now=0.0)
-    line.show("a", "in_progress", 1.0)
-    line.show("a", "failed", 2.0)
-    line.create("b", now=3.0)
-    line.delete("b", now=4.0)
-    assert line.ends(3.0 + USUAL_DURATION)
+    told: list[tuple[str, str, float | None, bool]] = []
+    opened: list[str] = []
+    line = Line(
+        OpenJobs(on_open=lambda job: opened.append(job.id), on_end=lambda *end: told.append(end))
+    )
+    line.create("done", "failed", "lost", "gone", now=0.0)
+    assert opened == ["done", "failed", "lost", "gone"]
+    line.show("done", "completed", 9.0, inference_time_s=7.5)
+    line.show("failed", "failed", 10.0, inference_time_s=1.0)
+    line.jobs.lost("video", "lost")
+    line.jobs.worker_lost(W1, 1)
+    assert told == [
+        ("video", "done", 7.5, True),
+        ("video", "failed", None, False),
+        ("video", "lost", None, False),
+        ("video", "gone", None, False),
+    ]
 
 
 def test_a_lost_worker() -> None:

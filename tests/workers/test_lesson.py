@@ -1,5 +1,7 @@
 """
 What is learned from an answer that streams by: once, early where possible, never from a torn one.
+
+What is told at its end is told besides.
 """
 
 from __future__ import annotations
@@ -9,13 +11,14 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+import msgpack  # type: ignore[import-untyped]
 import pytest
 from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.web.http_headers import Headers
 
-from sgl_droute.workers.lesson import Lesson
+from sgl_droute.workers.lesson import Lesson, inference_time
 
 
 @define(eq=False)
@@ -141,6 +144,134 @@ def test_compressed() -> None:
     """
     headers = {"content-type": ["application/json"], "content-encoding": ["gzip"]}
     assert lesson_of(headers) is None
+
+
+def test_both() -> None:
+    """
+    Whoever asks for both gets the id early, and all fields at the end, once.
+    """
+    told: list[Mapping[str, Any]] = []
+    learned: list[Mapping[str, Any]] = []
+    lesson = Lesson(learned.append, told.append)
+    lesson.feed(b'{"id":"i1","data":[{"b64_json":"' + b"A" * 5000)
+    assert learned == [{"id": "i1"}]
+    for _ in range(100):
+        lesson.feed(b"A" * 65536)
+    lesson.feed(b'"}],"inference_time_s":2.5}')
+    assert told == []
+    lesson.end()
+    lesson.end()
+    assert learned == [{"id": "i1"}]
+    assert told == [{"id": "i1", "inference_time_s": 2.5}]
+
+
+def test_only_the_end() -> None:
+    """
+    Whoever asks for the end only is told of that, and nothing of an answer that is cut.
+    """
+    told: list[Mapping[str, Any]] = []
+    lesson = Lesson(told=told.append)
+    lesson.feed(b'{"id":"i1","data":[{"b64_json":"' + b"A" * 9000 + b'"}],"inference_time_s":2.5}')
+    assert told == []
+    lesson.end()
+    assert told == [{"id": "i1", "inference_time_s": 2.5}]
+
+
+def packed_lesson(told: list[Mapping[str, Any]]) -> Lesson:
+    response: Any = Head(Headers({"content-type": ["application/msgpack"]}))
+    lesson = Lesson.of(response, None, told.append)
+    assert lesson is not None
+    return lesson
+
+
+@given(
+    st.floats(0, 1e6, allow_nan=False) | st.integers(0, 2**40),
+    st.sampled_from([0, 4000, 4200, 100_000]),
+    st.integers(1, 70_000),
+    st.booleans(),
+)
+def test_packed_rollouts(seconds: float, size: int, chunk: int, single: bool) -> None:
+    """
+    The time of a packed rollout is told at its end, whatever stands before and how it is cut.
+    """
+    rollout = {
+        "request_id": "r",
+        "prompt": "b0 inference_time_s",
+        "generated_output": {
+            "__tensor__": True,
+            "data": b"\xb0inference_time_s\x07" * (size // 18),
+        },
+        "inference_time_s": seconds,
+        "peak_memory_mb": 46938.0,
+    }
+    body = msgpack.packb([rollout, rollout], use_single_float=single)
+    told: list[Mapping[str, Any]] = []
+    lesson = packed_lesson(told)
+    for start in range(0, len(body), chunk):
+        lesson.feed(body[start : start + chunk])
+    assert told == []
+    lesson.end()
+    [fields] = told
+    assert fields.keys() == {"inference_time_s"}
+    assert fields["inference_time_s"] == pytest.approx(seconds, rel=1e-6, abs=1e-30)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\x90",
+        msgpack.packb([{"inference_time_s": None, "peak_memory_mb": 1.0}]),
+        msgpack.packb([{"inference_time_s": 1.5}, {"inference_time_s": None}]),
+        msgpack.packb([{"inference_time_s": "1.5"}]),
+        msgpack.packb([{"inference_time_s": float("nan")}]),
+        msgpack.packb([{"inference_time_s": float("inf")}]),
+        msgpack.packb([{"inference_time_s": -1.5}]),
+        msgpack.packb([{"inference_time_s": -1}]),
+        msgpack.packb([{"inference_time_s": 1.5}])[:-1],
+        b"\xb0inference_time_s",
+        msgpack.packb([{"inference_time_s": 1.5, "more": b"x" * 5000}]),
+    ],
+)
+def test_nothing_in_packed_rollouts(body: bytes) -> None:
+    """
+    What is no number of seconds at the end is not told as one.
+    """
+    told: list[Mapping[str, Any]] = []
+    lesson = packed_lesson(told)
+    lesson.feed(body)
+    lesson.end()
+    assert told == [{}]
+
+
+def test_who_may_hear_packed_rollouts() -> None:
+    """
+    Packed answers have no fields to learn early, and are read for their end only.
+    """
+    assert lesson_of({"content-type": ["application/msgpack"]}) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (2.5, 2.5),
+        (3, 3.0),
+        (0, 0.0),
+        (None, None),
+        (True, None),
+        ("2.5", None),
+        (-1, None),
+        (float("nan"), None),
+        (float("inf"), None),
+        (10**400, None),
+    ],
+)
+def test_inference_time(value: object, seconds: float | None) -> None:
+    """
+    Only a number of seconds that can have passed is a time.
+    """
+    assert inference_time({"inference_time_s": value}) == seconds
+    assert inference_time({}) is None
 
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=30)

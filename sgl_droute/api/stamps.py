@@ -1,0 +1,54 @@
+"""
+Headers that tell how the router dealt with a request.
+"""
+
+from __future__ import annotations
+
+import json
+
+from sgl_droute.fleet.decisions import Bound
+from sgl_droute.workers.attempts import Turn
+
+Stamps = dict[bytes, bytes]
+
+
+def stamps_of(turn: Turn, worker_seconds: float) -> Stamps:
+    """
+    ``X-Router-Job``, ``X-Router-Worker`` and ``Server-Timing`` (W3C; milliseconds) for the answer
+    in *turn*; with ``X-Router-Why`` if its job asks for that.
+    """
+    job = turn.job
+    queued = turn.since - job.submitted
+    timing = b"queue;dur=%.1f, worker;dur=%.1f" % (queued * 1000, worker_seconds * 1000)
+    stamps = {
+        b"X-Router-Job": job.id.encode("ascii"),
+        b"X-Router-Worker": turn.worker.url.encode("ascii"),
+        b"Server-Timing": timing,
+    }
+    if job.why:
+        stamps[b"X-Router-Why"] = json.dumps(
+            _why(turn.bound, turn.since, turn.turns.algorithm), separators=(",", ":")
+        ).encode("ascii")
+    return stamps
+
+
+def _why(bound: Bound, now: float, algorithm: str) -> dict[str, object]:
+    """
+    Who was chosen among whom; times in seconds from the decision.
+    """
+    return {
+        "algorithm": algorithm,
+        "chosen": bound.worker.url,
+        "predicted_start": round(bound.start - now, 3),
+        "predicted_end": round(bound.end - now, 3),
+        "candidates": [
+            {
+                "worker": each.url,
+                "jobs": each.jobs,
+                "room": each.room,
+                "predicted_start": round(each.start - now, 3),
+                "predicted_end": round(each.end - now, 3),
+            }
+            for each in bound.candidates
+        ],
+    }

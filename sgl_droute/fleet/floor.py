@@ -1,0 +1,254 @@
+"""
+All workers with what they have been given: the floor that the scheduler looks down on.
+
+It follows the records of the pool and keeps the desks up to date. Who waits it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import partial
+
+from attrs import define, field
+
+from sgl_droute.fleet.alarms import Alarms
+from sgl_droute.fleet.capabilities import Want
+from sgl_droute.fleet.desks import Desks, Tier
+from sgl_droute.fleet.job import UNKNOWN, Job
+from sgl_droute.fleet.placement import Placement
+from sgl_droute.fleet.pool import Pool
+from sgl_droute.fleet.rules import Rules
+from sgl_droute.fleet.selection import ALGORITHMS
+from sgl_droute.fleet.speeds import Speeds
+from sgl_droute.fleet.station import Lane, Running, Station
+from sgl_droute.fleet.worker import Worker
+
+_NOTABLE = 0.05
+
+
+@define(eq=False)
+class Floor:
+    """
+    The stations of the workers of *pool*, and the jobs there.
+
+    Args:
+        pool: Whose records are followed.
+        speeds: How long jobs take.
+        rules: Options.
+        alarms: Where it asks to be called when a prediction has come true, or not.
+
+    Attributes:
+        stations: The workers by URL.
+        running: The jobs by id, in the order in which they were given out.
+        stirred: Set when the workers have changed in what matters to a choice.
+        placement: Chooses.
+    """
+
+    pool: Pool
+    speeds: Speeds
+    rules: Rules
+    alarms: Alarms
+    stations: dict[str, Station] = field(factory=dict, init=False)
+    running: dict[str, Running] = field(factory=dict, init=False)
+    stirred: bool = field(default=False, init=False)
+    placement: Placement = field(init=False)
+    desks: Desks = field(init=False)
+    _under_way: bool = field(default=False, init=False)
+    _usual: dict[tuple[str | None, str], float] = field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        rules = self.rules
+        make = ALGORITHMS[rules.algorithm]
+        self.placement = Placement(
+            self.stations, self.speeds, rules.algorithm == "least-work", rules.group_margin
+        )
+        self.desks = Desks(
+            lambda: make(rules.random),
+            self.placement.load,
+            self.stations.values,
+            strict_model=rules.strict_model,
+        )
+        for worker in self.pool:
+            self._came(worker)
+        self.pool.watch(self._worker_changed)
+
+    def tier(self, want: Want, without: Collection[str] = ()) -> Tier | None:
+        """
+        The workers that a job may go to; None when there are none.
+        """
+        return self.desks.desk(want).tier(without)
+
+    def put(self, job: Job, station: Station, now: float) -> Running:
+        """
+        Give *job* to the worker of *station*.
+        """
+        slot = job.want.slot
+        seconds = self.placement.seconds(job, station) if slot else 0.0
+        sure = slot and self.speeds.learned(station.worker, job.kind)
+        running = Running(job, station, seconds, sure, now, alone=slot and not station.free)
+        self.running[job.id] = running
+        station.put(running, now, slot=slot)
+        self._look(station, now)
+        return running
+
+    def close(self, running: Running) -> None:
+        """
+        The request of a job has ended, and that of its worker with it.
+
+        Raises:
+            ValueError: It had ended before.
+        """
+        if not running.open:
+            raise ValueError(f"job {running.job.id} ended twice")
+        running.open = False
+        sessions = int(running.job.want.session)
+        self.pool.count(running.station.worker, -1, sessions=sessions)
+
+    def free_slot(self, running: Running, now: float) -> None:
+        """
+        The GPU has nothing to do with a job any more, nor with those before it that nobody would
+        tell of.
+        """
+        if running.lane is None:
+            return
+        for ghost in running.station.overtaken(running):
+            self.remove(ghost, now)
+        running.station.free_slot(running, now)
+        self._look(running.station, now)
+
+    def remove(self, running: Running, now: float) -> None:
+        """
+        Forget a job.
+        """
+        running.station.remove(running, now)
+        del self.running[running.job.id]
+        self._look(running.station, now)
+
+    def done(self, running: Running, now: float, took: float | None) -> None:
+        """
+        A job was done well; learn from it.
+
+        Args:
+            took: Seconds of GPU time; None if nobody knows.
+        """
+        self._under_way = True
+        station, job = running.station, running.job
+        station.succeeded()
+        if took is not None and job.want.slot and not job.want.session:
+            self._learn(station, job, took, now)
+
+    def _learn(self, station: Station, job: Job, took: float, now: float) -> None:
+        worker, kind = station.worker, job.kind
+        before = self.speeds.usual(worker, kind)
+        self.speeds.learn(worker, kind, job.demand, took)
+        if _differ(before, self.speeds.usual(worker, kind)):
+            self._predict_again(station, now)
+        # Of workers that have done little the usual speed of their model is believed.
+        model = worker.capabilities.model
+        usual = self.speeds.length(model, kind, UNKNOWN)
+        if _differ(self._usual.get((model, kind), 0.0), usual):
+            self._usual[model, kind] = usual
+            for other in self.stations.values():
+                if other.worker.capabilities.model == model:
+                    self._predict_again(other, now)
+
+    def _predict_again(self, station: Station, now: float) -> None:
+        """
+        What was predicted of jobs before more was known would be believed until they end.
+        """
+        for lane in station.lanes:
+            lane.predict_again(lambda job: self.placement.seconds(job, station), now)
+        self._look(station, now)
+
+    # What workers become.
+
+    def _worker_changed(self, before: Worker | None, now: Worker | None) -> None:
+        if now is None:
+            assert before is not None
+            del self.stations[before.url]
+            self.desks.left(before)
+            self.speeds.forget(before.url)
+        elif before is None:
+            self._came(now)
+        elif _matters(before, now):
+            self._changed(before, now)
+        else:
+            self.stations[now.url].worker = now
+            return
+        self.stirred = True
+
+    def _came(self, worker: Worker) -> None:
+        rules = self.rules
+        start = 1 if self._under_way else None
+        station = Station(worker, rules.concurrency, rules.bind_ahead, start)
+        self.stations[worker.url] = station
+        self.desks.came(station)
+
+    def _changed(self, before: Worker, now: Worker) -> None:
+        station = self.stations[now.url]
+        if before.capabilities != now.capabilities:
+            self.desks.left(before)
+            station.changed(now)
+            self.desks.came(station)
+        station.changed(now)
+        if self._under_way and before.dead and not now.dead:
+            station.start = 1
+        if before.incarnation != now.incarnation:
+            for ghost in station.forgotten():
+                station.remove(ghost, ghost.bound)
+                del self.running[ghost.job.id]
+        station.look(0.0)
+        self.desks.put(station)
+
+    # Looks at workers.
+
+    def _look(self, station: Station, now: float) -> None:
+        """
+        Have the desks know how *station* is, and come back when that may have changed.
+        """
+        follow = station.look(now)
+        if follow is not None:
+            self.alarms.at(follow, partial(self._look, station))
+        for lane in station.lanes:
+            end = lane.first_end
+            if end and (lane.watched is None or end < lane.watched):
+                lane.watched = end
+                self.alarms.at(end, partial(self._should_have_ended, station, lane))
+        if self.stations.get(station.worker.url) is station:
+            self.desks.put(station)
+
+    def _should_have_ended(self, station: Station, lane: Lane, now: float) -> None:
+        """
+        The first job of *lane* has ended if nobody would tell of that; else it is late.
+        """
+        lane.watched = None
+        first = lane.first
+        if first is not None and lane.first_end <= now:
+            if first.abandoned:
+                self.remove(first, now)
+                return
+            lane.extend(now)
+        self._look(station, now)
+
+
+def _differ(before: float, now: float) -> bool:
+    """
+    Whether a prediction changed by so much that others have to follow.
+    """
+    return abs(now - before) > _NOTABLE * before
+
+
+def _matters(before: Worker, now: Worker) -> bool:
+    """
+    Whether anything differs that a desk or a station sees of a worker.
+    """
+    return (
+        before.eligible != now.eligible
+        or before.doubtful != now.doubtful
+        or before.in_session != now.in_session
+        or before.capabilities != now.capabilities
+        or before.concurrency != now.concurrency
+        or before.speed != now.speed
+        or before.incarnation != now.incarnation
+        or before.dead != now.dead
+    )

@@ -1,0 +1,177 @@
+"""
+Which worker a job goes to, of those that may take it.
+
+It chooses and changes nothing but what is remembered of groups; `sgl_droute.fleet.scheduler` acts.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from heapq import nsmallest
+
+from attrs import define, field
+
+from sgl_droute.fleet.capabilities import Want
+from sgl_droute.fleet.decisions import Candidate
+from sgl_droute.fleet.desks import Tier
+from sgl_droute.fleet.job import Job
+from sgl_droute.fleet.selection import Asked, LeastWork, Load
+from sgl_droute.fleet.speeds import Speeds
+from sgl_droute.fleet.station import Station
+
+# Candidates that are told of.
+_MOST_CANDIDATES = 16
+
+# Groups whose worker is remembered.
+_MOST_GROUPS = 10_000
+
+
+@define(eq=False)
+class Placement:
+    """
+    Chooses stations.
+
+    Args:
+        stations: All there are, by URL.
+        speeds: How long jobs take.
+        by_work: Whether the algorithm looks at work; otherwise no job waits while there is room.
+        group_margin: Jobs that the worker of a group may be ahead of the least loaded one (count).
+    """
+
+    stations: Mapping[str, Station]
+    speeds: Speeds
+    by_work: bool
+    group_margin: int
+    _groups: OrderedDict[str, str] = field(factory=OrderedDict, init=False)
+
+    def load(self, station: Station, want: Want) -> Load:
+        """
+        What a choice among the workers for *want* sees of *station*.
+        """
+        if not self.by_work:
+            return Load(station.count)
+        worker, kind = station.worker, want.kind
+        rate = self.speeds.rate(worker, kind)
+        usual = self.speeds.usual(worker, kind)
+        return Load(
+            station.count, station.free, rate.pace, rate.fixed, usual, worker.capabilities.model
+        )
+
+    def choose(self, job: Job, tier: Tier, now: float, *, wait: bool = True) -> Station | None:
+        """
+        The station for *job*, one with room; None when there is none, or the job would end sooner
+        at one of the others when that is free.
+
+        Args:
+            wait: Whether it may wait for one of the others. Where that is so, it is left to the
+                caller to reserve its time there.
+        """
+        home = self._home(job, tier)
+        if home is not None:
+            return home
+        if not self.by_work:
+            url = tier.room.choose(job.without)
+            return None if url is None else self.stations[url]
+        assert isinstance(tier.room, LeastWork)
+        asked = self._asked(job, now)
+        found = tier.room.earliest(asked, job.without)
+        if found is None:
+            return None
+        end, url = found
+        later = tier.full.earliest(asked, job.without) if wait and len(tier.full) else None
+        return None if later is not None and later[0] < end else self.stations[url]
+
+    def earliest(self, job: Job, tier: Tier, now: float) -> Station:
+        """
+        The station of *tier* where *job* would end first, whether it has room or not.
+        """
+        found = (
+            (max(self.stations[url].free, now) + self.seconds(job, self.stations[url]), url)
+            for url in tier.urls
+            if url not in job.without
+        )
+        return self.stations[min(found)[1]]
+
+    def candidates(self, job: Job, tier: Tier, now: float) -> tuple[Candidate, ...]:
+        """
+        The workers of *tier* for *job*, the 16 with the earliest predicted ends first.
+        """
+        found = [
+            self._candidate(job, self.stations[url], now)
+            for url in tier.urls
+            if url not in job.without
+        ]
+        return tuple(nsmallest(_MOST_CANDIDATES, found, key=lambda one: (one.end, one.url)))
+
+    def reserve(self, job: Job, tier: Tier, now: float) -> tuple[str, Load]:
+        """
+        Have the station that *job* waits for look as busy as with the job.
+
+        Returns:
+            That station's URL, and the load to put back when all is decided.
+        """
+        found = tier.full.earliest(self._asked(job, now), job.without)
+        assert found is not None
+        end, url = found
+        load = tier.full.load(url)
+        tier.full.put(url, load._replace(free=end))
+        return url, load
+
+    def length(self, job: Job, tier: Tier) -> float:
+        """
+        How long *job* takes on a usual worker of *tier*.
+        """
+        model = self.stations[next(iter(tier.urls))].worker.capabilities.model
+        return self.speeds.length(model, job.kind, job.demand)
+
+    def lanes(self, tier: Tier) -> int:
+        """
+        How many jobs the workers of *tier* work on at once.
+        """
+        return sum(len(self.stations[url].lanes) for url in tier.urls)
+
+    def drained(self, waiting: float, now: float) -> float:
+        """
+        Seconds until all is done that workers have, and *waiting* seconds of work besides.
+        """
+        stations = [station for station in self.stations.values() if station.worker.eligible]
+        backlog = sum(max(0.0, station.free - now) for station in stations)
+        return (backlog + waiting) / max(1, sum(len(station.lanes) for station in stations))
+
+    def placed(self, job: Job, station: Station) -> None:
+        """
+        Take note of where *job* went.
+        """
+        if job.group is None:
+            return
+        if self._groups.get(job.group) not in self.stations:
+            self._groups[job.group] = station.worker.url
+        self._groups.move_to_end(job.group)
+        if len(self._groups) > _MOST_GROUPS:
+            self._groups.popitem(last=False)
+
+    def seconds(self, job: Job, station: Station) -> float:
+        """
+        How long *job* will take at *station*.
+        """
+        return self.speeds.seconds(station.worker, job.kind, job.demand)
+
+    def _candidate(self, job: Job, station: Station, now: float) -> Candidate:
+        start = max(station.free, now) if job.want.slot else now
+        end = start + (self.seconds(job, station) if job.want.slot else 0.0)
+        return Candidate(station.worker.url, station.count, station.room, start, end)
+
+    def _home(self, job: Job, tier: Tier) -> Station | None:
+        """
+        The station of the job's group, if it has room and is not too far ahead of the others.
+        """
+        url = None if job.group is None else self._groups.get(job.group)
+        if url is None or url not in tier.urls or url in job.without:
+            return None
+        home = self.stations[url]
+        least = min(self.stations[other].count for other in tier.urls)
+        return home if home.room and home.count - least <= self.group_margin else None
+
+    def _asked(self, job: Job, now: float) -> Asked:
+        return Asked(now, lambda model: self.speeds.work(model, job.kind, job.demand))

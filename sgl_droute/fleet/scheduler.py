@@ -1,0 +1,452 @@
+"""
+Which job goes to which worker, and when: the waiting line in front of the fleet.
+
+Pure: time comes in as an argument, what is to be done goes out as decisions. Who waits is kept by
+`sgl_droute.fleet.line`, what workers have been given by `sgl_droute.fleet.floor`, and
+`sgl_droute.fleet.placement` chooses among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
+
+from attrs import define, evolve, field
+
+from sgl_droute.errors import Cancelled, DeadlinePassed, NotFound, Refused, RouterError, TooLate
+from sgl_droute.fleet.alarms import Alarms
+from sgl_droute.fleet.capabilities import ANYTHING
+from sgl_droute.fleet.decisions import Bound, Candidate, Decision, Dropped, Event
+from sgl_droute.fleet.desks import Tier
+from sgl_droute.fleet.floor import Floor
+from sgl_droute.fleet.job import Job
+from sgl_droute.fleet.line import Line
+from sgl_droute.fleet.placement import Placement
+from sgl_droute.fleet.pool import Pool
+from sgl_droute.fleet.rules import Rules
+from sgl_droute.fleet.selection import Load
+from sgl_droute.fleet.speeds import Speeds
+from sgl_droute.fleet.station import Running, Station
+from sgl_droute.fleet.worker import Worker
+
+# Jobs that may wait for a faster worker, one behind the other, before one takes what is free.
+_LOOK_AHEAD = 32
+
+# Seconds after which a job that is to be handed over is looked at again, if no more may be open.
+_AGAIN = 1.0
+
+Thing = tuple[str, str]
+
+
+@define(eq=False)
+class Scheduler:
+    """
+    Gives jobs to the workers of *pool*.
+
+    Whoever submits a job tells of its end, by `finish`, `abandon` or `unreached`. The decisions
+    that an event returns are to be carried out; those of a call that raises come with the next.
+    Times never go back.
+
+    Attributes:
+        line: The jobs that wait.
+        floor: The workers and what they have been given.
+    """
+
+    pool: Pool
+    speeds: Speeds
+    rules: Rules = field(factory=Rules)
+    line: Line = field(init=False)
+    floor: Floor = field(init=False)
+    _placement: Placement = field(init=False)
+    _alarms: Alarms = field(factory=Alarms, init=False)
+    _things: dict[Thing, Running] = field(factory=dict, init=False)
+    _open: int = field(default=0, init=False)
+    _numbers: Iterator[int] = field(factory=lambda: count(1), init=False)
+    _decisions: list[Decision] = field(factory=list, init=False)
+    _observers: list[Callable[[Event], object]] = field(factory=list, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.line = Line(fair=self.rules.fair)
+        self.floor = Floor(self.pool, self.speeds, self.rules, self._alarms)
+        self._placement = self.floor.placement
+
+    def watch(self, observer: Callable[[Event], object]) -> None:
+        """
+        Have *observer* told of what happens to jobs.
+        """
+        self._observers.append(observer)
+
+    # What clients do.
+
+    def submit(self, job: Job, now: float) -> list[Decision]:
+        """
+        Take a new job: it goes to a worker or waits.
+
+        Raises:
+            NoWorker: Nobody can take it now.
+            BadRequest: No worker of the pool is able to serve it.
+            NotFound: It names a model that nobody serves, and that matters.
+            TooLate: It would end behind its deadline.
+            Refused: Too many jobs wait.
+        """
+        self._advance(now)
+        job.number = next(self._numbers)
+        self._tell("submitted", now, job)
+        try:
+            self._admit(job, now)
+        except RouterError as refused:
+            self._tell("refused", now, job, reason=_reason(refused))
+            raise
+        return self._decided()
+
+    def abandon(self, id: str, now: float) -> list[Decision]:
+        """
+        Note that the client of a job is gone: it leaves the line, or its worker works on for as
+        long as was predicted. A job that has ended is ignored.
+        """
+        job = self.line.remove(id)
+        running = self.floor.running.get(id)
+        if job is not None:
+            self._tell("abandoned", now, job)
+        elif running is not None and running.open:
+            self._tell("abandoned", now, running.job, running)
+            self._close(running)
+            if running.lane is None:
+                self.floor.remove(running, now)
+        self._advance(now)
+        return self._decided()
+
+    def cancel(self, id: str, now: float) -> list[Decision]:
+        """
+        Take a job out of the line.
+
+        Raises:
+            NotFound: There is no such job.
+            Cancelled: It is at a worker, and workers cannot cancel.
+        """
+        job = self.line.remove(id)
+        if job is None and id in self.floor.running:
+            raise Cancelled(f"Job {id} is at its worker, and workers cannot cancel", "running")
+        if job is None:
+            raise NotFound(f"Job {id} is not known")
+        self._drop(job, Cancelled(f"Job {id} was cancelled while it waited", "cancelled"), now)
+        self._advance(now)
+        return self._decided()
+
+    # What workers do.
+
+    def answered(self, id: str, now: float) -> list[Decision]:
+        """
+        Note that its worker has done a job, whose answer has yet to reach its client.
+        """
+        self.floor.free_slot(self.floor.running[id], now)
+        self._advance(now)
+        return self._decided()
+
+    def finish(
+        self, id: str, now: float, *, took: float | None = None, well: bool = True
+    ) -> list[Decision]:
+        """
+        Note that the request of a job has ended. If it makes a thing that is not there yet, the job
+        runs on until `thing_ended`.
+
+        Args:
+            took: Seconds of GPU time that the worker told.
+            well: Whether the worker did it.
+        """
+        running = self.floor.running[id]
+        self._close(running)
+        if running.thing is None:
+            self._end(running, now, took, well)
+        self._advance(now)
+        return self._decided()
+
+    def unreached(self, id: str, now: float) -> list[Decision]:
+        """
+        Note that the worker of a job was not reached and has seen nothing of it: it takes its old
+        place again, and never goes to that worker.
+
+        Raises:
+            NoWorker: There is nobody else now.
+        """
+        running = self.floor.running[id]
+        job = running.job
+        self._tell("unreached", now, job, running)
+        self._close(running)
+        self.floor.remove(running, now)
+        self._advance(now)
+        job.without |= {running.station.worker.url}
+        if self.floor.tier(job.want, job.without) is None:
+            self._tell("dropped", now, job, reason="no_worker")
+            raise self.pool.nobody(job.want)
+        self._wait(job)
+        self._dispatch(now)
+        return self._decided()
+
+    def made(self, id: str, thing: Thing) -> None:
+        """
+        Note that a job makes *thing*, a kind and an id, and is done when that is.
+        """
+        running = self.floor.running[id]
+        if thing not in self._things and running.lane is not None:
+            running.alone = False  # it began when nobody saw
+            running.thing = thing
+            self._things[thing] = running
+
+    def thing_opened(self, thing: Thing, worker: Worker, now: float) -> None:
+        """
+        Note that *worker* has *thing* before it, whoever asked for it.
+        """
+        station = self.floor.stations.get(worker.url)
+        if thing in self._things or station is None or station.worker.serial != worker.serial:
+            return
+        kind, id = thing
+        job = Job(id=f"{kind}-{id}", want=evolve(ANYTHING, kind=kind), submitted=now)
+        running = self.floor.put(job, station, now)
+        running.open = running.alone = False
+        running.thing = thing
+        self._things[thing] = running
+
+    def thing_ended(
+        self, thing: Thing, now: float, *, took: float | None = None, well: bool = True
+    ) -> list[Decision]:
+        """
+        Note that *thing* is made, or will not be; arguments as of `finish`.
+        """
+        running = self._things.pop(thing, None)
+        if running is not None:
+            running.thing = None
+            self._end(running, now, took, well)
+        self._advance(now)
+        return self._decided()
+
+    def expected(self, thing: Thing) -> float | None:
+        """
+        Seconds that *thing* is expected to take on the GPU; None where nothing like it was seen.
+        """
+        running = self._things.get(thing)
+        if running is None or not self.speeds.measured(running.station.worker, thing[0]):
+            return None
+        return running.seconds
+
+    # Time.
+
+    def tick(self, now: float) -> list[Decision]:
+        """
+        What is to be done since time has passed or the pool has changed.
+        """
+        self._advance(now)
+        return self._decided()
+
+    def due(self) -> float | None:
+        """
+        When `tick` should be called if nothing happens before; None if it need not be.
+        """
+        if self._decisions or (self.floor.stirred and len(self.line)):
+            return 0.0
+        return self._alarms.next if len(self.line) else None
+
+    @property
+    def full(self) -> bool:
+        """
+        Whether no more requests may be open to workers.
+        """
+        return self._open >= self.rules.max_running
+
+    # Jobs come in.
+
+    def _admit(self, job: Job, now: float) -> None:
+        floor, rules = self.floor, self.rules
+        job.want = floor.desks.resolved(job.want)
+        tier = floor.tier(job.want, job.without)
+        if tier is None:
+            raise self.pool.nobody(job.want)
+        if not len(self.line) and not self.full:
+            station = self._placement.choose(job, tier, now)
+            if station is not None:
+                self._check_deadline(job, station, 0.0, now)
+                self._bind(job, station, now)
+                return
+        job.length = self._placement.length(job, tier)
+        if job.deadline is not None:
+            ahead = self.line.seconds_ahead(job) / self._placement.lanes(tier)
+            self._check_deadline(job, self._placement.earliest(job, tier, now), ahead, now)
+        if len(self.line) >= rules.queue_size:
+            raise Refused(
+                f"{len(self.line)} requests wait, and no more may",
+                "queue_full",
+                position=len(self.line) + 1,
+                retry_after=self._placement.drained(self.line.seconds(), now),
+            )
+        self._wait(job)
+        self._dispatch(now)
+
+    def _check_deadline(self, job: Job, station: Station, ahead: float, now: float) -> None:
+        if job.deadline is None or not self.speeds.learned(station.worker, job.kind):
+            return
+        end = max(station.free, now) + ahead + self._placement.seconds(job, station)
+        late = end - job.deadline
+        if late > 0:
+            raise TooLate(
+                f"It would end in {end - now:.1f} s, {late:.1f} s behind its deadline",
+                "deadline",
+                position=len(self.line) + 1,
+                retry_after=late,
+            )
+
+    def _wait(self, job: Job) -> None:
+        self.line.put(job)
+        if job.deadline is not None:
+            self._alarms.at(job.deadline, partial(self._deadline_passed, job))
+        if job.expires is not None:
+            self._alarms.at(job.expires, partial(self._waited_too_long, job))
+        if job.hand_over is not None:
+            self._alarms.at(job.hand_over, partial(self._hand_over, job))
+
+    def _deadline_passed(self, job: Job, now: float) -> None:
+        if self.line.get(job.id) is job:
+            position = self.line.position(job)
+            self.line.remove(job.id)
+            waited = f"It waited {now - job.submitted:.1f} s, and its deadline came"
+            self._drop(job, DeadlinePassed(waited, "deadline", position=position), now)
+
+    def _waited_too_long(self, job: Job, now: float) -> None:
+        if self.line.get(job.id) is job:
+            position = self.line.position(job)
+            self.line.remove(job.id)
+            again = self._placement.drained(self.line.seconds(), now)
+            waited = f"It waited {now - job.submitted:.1f} s, longer than any request may"
+            error = Refused(waited, "queue_timeout", position=position, retry_after=again)
+            self._drop(job, error, now)
+
+    def _hand_over(self, job: Job, now: float) -> None:
+        """
+        Give a job that has waited long enough to a worker over its limit.
+        """
+        tier = self.floor.tier(job.want, job.without)
+        if self.line.get(job.id) is not job or tier is None:
+            return
+        if self.full:
+            self._alarms.at(now + _AGAIN, partial(self._hand_over, job))
+            return
+        self.line.take(job)
+        self._bind(job, self._placement.earliest(job, tier, now), now)
+
+    def _drop(self, job: Job, error: RouterError, now: float) -> None:
+        name = "cancelled" if isinstance(error, Cancelled) else "dropped"
+        self._tell(name, now, job, reason=_reason(error))
+        self._decisions.append(Dropped(job, error))
+
+    # Jobs go out.
+
+    def _decided(self) -> list[Decision]:
+        decisions, self._decisions = self._decisions, []
+        return decisions
+
+    def _advance(self, now: float) -> None:
+        """
+        Do what is due, and give out what can be.
+        """
+        self._alarms.ring(now)
+        if not len(self.line):
+            return
+        if self.floor.stirred:
+            self._drop_hopeless(now)
+        self._dispatch(now)
+
+    def _drop_hopeless(self, now: float) -> None:
+        self.floor.stirred = False
+        for want, without in self.line.wants():
+            if self.floor.tier(want, without) is None and not self.pool.catches_up(want):
+                for job in list(self.line.in_order([(want, without)])):
+                    self.line.remove(job.id)
+                    self._drop(job, self.pool.nobody(want), now)
+
+    def _dispatch(self, now: float) -> None:
+        while len(self.line) and not self.full:
+            if not self._bind_next(now):
+                return
+
+    def _bind_next(self, now: float) -> bool:
+        tiers = {key: self.floor.tier(*key) for key in self.line.wants()}
+        ready = {key: tier for key, tier in tiers.items() if tier and tier.has_room(key[1])}
+        if not ready:
+            return False
+        reserved: list[tuple[Tier, str, Load]] = []
+        try:
+            for looked, job in enumerate(self.line.in_order(ready), 1):
+                tier = ready[job.want, job.without]
+                station = self._placement.choose(job, tier, now, wait=looked < _LOOK_AHEAD)
+                if station is not None:
+                    break
+                # It ends sooner behind what another worker has: nobody else may count on that.
+                reserved.append((tier, *self._placement.reserve(job, tier, now)))
+            else:
+                return False
+        finally:
+            for tier, url, load in reversed(reserved):
+                tier.full.put(url, load)
+        self.line.take(job)
+        self._bind(job, station, now)
+        return True
+
+    def _bind(self, job: Job, station: Station, now: float) -> None:
+        start = max(station.free, now) if job.want.slot else now
+        candidates = self._candidates(job, now) if job.why else ()
+        running = self.floor.put(job, station, now)
+        self._open += 1
+        self._placement.placed(job, station)
+        self.pool.count(station.worker, 1, sessions=int(job.want.session))
+        end = start + running.seconds
+        self._tell("bound", now, job, running, start=start, end=end)
+        self._decisions.append(Bound(job, station.worker, start, end, candidates))
+
+    def _candidates(self, job: Job, now: float) -> tuple[Candidate, ...]:
+        tier = self.floor.tier(job.want, job.without)
+        return () if tier is None else self._placement.candidates(job, tier, now)
+
+    # Jobs end.
+
+    def _close(self, running: Running) -> None:
+        self.floor.close(running)
+        self._open -= 1
+
+    def _end(self, running: Running, now: float, took: float | None, well: bool) -> None:
+        """
+        A job is done. If its request is still open, that is to end too.
+        """
+        self.floor.free_slot(running, now)
+        took = running.measured if took is None else took
+        running.measured = None
+        if well:
+            self.floor.done(running, now, took)
+        if not running.open:
+            self.floor.remove(running, now)
+            reason = "well" if well else "failed"
+            self._tell("ended", now, running.job, running, took=took, reason=reason)
+
+    def _tell(
+        self,
+        name: str,
+        now: float,
+        job: Job,
+        running: Running | None = None,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        took: float | None = None,
+        reason: str = "",
+    ) -> None:
+        if self._observers:
+            worker = None if running is None else running.station.worker.url
+            event = Event(name, now, job, worker, start, end, took, reason)
+            for observer in self._observers:
+                observer(event)
+
+
+def _reason(error: RouterError) -> str:
+    """
+    One word for why a job was let go.
+    """
+    return getattr(error, "reason", type(error).__name__)
