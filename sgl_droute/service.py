@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
@@ -20,6 +21,7 @@ from twisted.logger import Logger
 from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource
 
+from sgl_droute.api.admission import Admission
 from sgl_droute.api.carrier import Carrier
 from sgl_droute.api.dispatch import RouterResource
 from sgl_droute.api.drain import drain
@@ -32,10 +34,15 @@ from sgl_droute.api.owned import Owned
 from sgl_droute.api.routes import RouterAPI
 from sgl_droute.api.site import RouterSite
 from sgl_droute.api.tunnels import Tunnels
+from sgl_droute.api.waiting import Waiting
 from sgl_droute.fleet.holdings import Holdings
-from sgl_droute.fleet.jobs import OpenJobs
+from sgl_droute.fleet.jobs import OpenJob, OpenJobs
 from sgl_droute.fleet.owners import Owners
 from sgl_droute.fleet.pool import Pool
+from sgl_droute.fleet.rollouts import Rollouts
+from sgl_droute.fleet.rules import Rules
+from sgl_droute.fleet.scheduler import Scheduler
+from sgl_droute.fleet.speeds import Speeds
 from sgl_droute.open_files import clients_that_fit, open_files_limit
 from sgl_droute.settings import RouterSettings
 from sgl_droute.state.keeper import Keeper
@@ -52,6 +59,8 @@ from sgl_droute.workers.jobs import JobWatch
 from sgl_droute.workers.once import Once
 from sgl_droute.workers.outstanding import Outstanding
 from sgl_droute.workers.readiness import Readiness
+from sgl_droute.workers.recorder import open_recorder
+from sgl_droute.workers.turns import Turns
 
 log = Logger()
 
@@ -115,10 +124,21 @@ class RouterService(MultiService):
         self.settings = settings = settings or RouterSettings()
         self._deadlines = Deadlines(reactor)
         self._roads = roads or Roads.over_tcp(reactor, settings.connect_timeout, self._deadlines)
-        self.pool = Pool(settings.routing_algorithm, strict_model=settings.strict_model)
+        self.pool = Pool()
         self.holdings = Holdings(
             self.pool, Owners(settings.job_ttl, MOST_OWNERS), OpenJobs(), reactor.seconds
         )
+        self.speeds = Speeds()
+        rules = _rules_of(settings)
+        self.turns = Turns(Scheduler(self.pool, self.speeds, rules), reactor)
+        if settings.record:
+            recorder = open_recorder(Path(settings.record), reactor, rules)
+            recorder.follow(self.pool)
+            self.turns.scheduler.watch(recorder.note)
+            recorder.setServiceParent(self)
+        self.holdings.jobs.on_open = self._job_opened
+        self.holdings.jobs.on_end = self.turns.ended
+        self.holdings.jobs.expected = self.turns.expected
         self._readiness = Readiness(
             self.pool,
             self._client(self._roads.probes, settings.health_check_timeout),
@@ -137,7 +157,7 @@ class RouterService(MultiService):
         self._store = open_store(
             settings.state, reactor, job_ttl=settings.job_ttl, max_owners=MOST_OWNERS
         )
-        Keeper(self._store, self.pool, self.holdings).begin()
+        Keeper(self._store, self.pool, self.holdings, self.speeds).begin()
         for url in settings.worker_urls:
             if url not in self.pool:  # to add it once more would end a quarantine
                 self.pool.add(url)
@@ -165,6 +185,9 @@ class RouterService(MultiService):
         )
         for service in (finder, broadcasts, jobs):
             service.setServiceParent(self)
+        rollouts = Rollouts()
+        self.turns.scheduler.watch(rollouts.note)
+        admission = Admission(self.turns, rollouts, settings, cooperator)
         carrier = Carrier(
             traffic,
             self._monitor.not_reached,
@@ -173,22 +196,21 @@ class RouterService(MultiService):
         )
         quick = self._client(roads.traffic, min(settings.timeout, _RECORD_TIMEOUT))
         records = evolve(carrier, client=quick)
-        most = settings.max_connections
-        gate = Gate(most)
         handshakes = Handshakes(
             self._reactor, settings.connect_timeout, min(settings.timeout, _HANDSHAKE_TIMEOUT)
         )
         self.tunnels = Tunnels(
-            pool, handshakes, carrier, gate, self._reactor, settings.idle_timeout
+            self.turns, admission, handshakes, carrier, self._reactor, settings.idle_timeout
         )
         return RouterAPI(
-            Inference(pool, holdings, outstanding, carrier, gate),
-            Owned(pool, holdings, finder, records, carrier, Gate(most)),
+            Inference(self.turns, admission, holdings, outstanding, carrier),
+            Owned(pool, holdings, finder, records, carrier, Gate(settings.max_connections)),
             Lists(pool, questions, control, holdings.row),
             FleetWide(pool, broadcasts, self._readiness, outstanding, cooperator),
-            Management(pool, self._monitor, self._readiness, self._reactor),
+            Management(pool, self._monitor, self._readiness, self.speeds, self._reactor),
             Observe(pool),
             self.tunnels,
+            Waiting(self.turns, rollouts),
         )
 
     def resource(self) -> RouterResource:
@@ -257,11 +279,29 @@ class RouterService(MultiService):
         await self._roads.close()
         self._deadlines.stop()
 
+    def _job_opened(self, job: OpenJob) -> None:
+        worker = self.pool.holder(job.worker)
+        if worker is not None and worker.serial == job.serial:
+            self.turns.opened(job.kind, job.id, worker)
+
     def _client(self, agent: IAgent, timeout: float) -> WorkerClient:
         return WorkerClient(agent, self._reactor, timeout, self._deadlines)
 
     def _cooperator(self) -> Cooperator:
         return Cooperator(scheduler=_scheduled_on(self._reactor))
+
+
+def _rules_of(settings: RouterSettings) -> Rules:
+    return Rules(
+        algorithm=settings.routing_algorithm,
+        strict_model=settings.strict_model,
+        concurrency=settings.worker_concurrency,
+        bind_ahead=settings.bind_ahead,
+        max_running=settings.max_connections,
+        queue_size=settings.queue_size,
+        fair=settings.fair,
+        group_margin=settings.group_margin,
+    )
 
 
 def _scheduled_on(reactor: Any) -> Callable[[Callable[[], None]], Any]:

@@ -8,9 +8,10 @@ themselves. What an option does is decided where it is used.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 from attrs import field, frozen
@@ -19,6 +20,7 @@ from attrs.validators import ge, in_, le
 from sgl_droute.errors import BadRequest
 from sgl_droute.fleet.selection import ALGORITHMS
 from sgl_droute.fleet.urls import normalise_worker_url
+from sgl_droute.fleet.worker import Concurrency
 from sgl_droute.state.address import parse_state
 
 LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
@@ -98,6 +100,37 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
+def parse_concurrency(text: str) -> Concurrency:
+    """
+    A whole number, 0 or more, or ``auto``.
+
+    Raises:
+        ValueError: The text is none of these.
+    """
+    word = text.strip().lower()
+    if word == "auto":
+        return "auto"
+    if not re.fullmatch(r"\d{1,15}", word):
+        raise ValueError(f"{text!r} is not a whole number, 0 or more, or auto")
+    return int(word)
+
+
+def parse_record(text: str) -> str:
+    """
+    The absolute path of the file that *text* names; an empty text is no file and stays empty.
+
+    Raises:
+        ValueError: There is no folder for it, or it names a folder.
+    """
+    path = os.path.abspath(text) if text else ""
+    folder = os.path.dirname(path)
+    if folder and not os.path.isdir(folder):
+        raise ValueError(f"there is no folder {folder}")
+    if folder and (text.endswith("/") or os.path.isdir(path)):
+        raise ValueError(f"{path} is a folder, not a file")
+    return path
+
+
 def _positive(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{attribute.name} must be a finite number above 0, not {value!r}")
@@ -108,6 +141,12 @@ def _not_negative(instance: object, attribute: attrs.Attribute[float], value: fl
         raise ValueError(f"{attribute.name} must be a finite number, 0 or more, not {value!r}")
 
 
+def _concurrency(instance: object, attribute: attrs.Attribute[object], value: object) -> None:
+    counts = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not (counts or value == "auto"):
+        raise ValueError(f"{attribute.name} must be a count, 0 or more, or 'auto', not {value!r}")
+
+
 def _option(default: Any, about: str, read: Callable[[str], object], validator: Any = None) -> Any:
     return field(default=default, validator=validator, metadata={"about": about, "read": read})
 
@@ -116,12 +155,24 @@ def _seconds(default: float, about: str) -> Any:
     return _option(default, about, parse_seconds, _positive)
 
 
+def _patience(default: float, about: str) -> Any:
+    return _option(default, about, parse_patience, _not_negative)
+
+
+def _count(default: int, about: str) -> Any:
+    return _option(default, about, parse_count, ge(0))
+
+
 def _flag(about: str) -> Any:
     return field(default=False, metadata={"about": about})
 
 
 def _place(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
     parse_state(value)
+
+
+def _file(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+    parse_record(value)
 
 
 def _texts(values: Iterable[str]) -> tuple[str, ...]:
@@ -155,11 +206,8 @@ class RouterSettings:
     max_connections: int = _option(
         1000, "Requests in flight to workers at once; more wait in order.", parse_count, ge(1)
     )
-    max_clients: int = _option(
-        0,
-        "Client connections open at once; 0 for what the limit of open files leaves.",
-        parse_count,
-        ge(0),
+    max_clients: int = _count(
+        0, "Client connections open at once; 0 for what the limit of open files leaves."
     )
     timeout: float = _seconds(1800.0, "Seconds a worker may take to its first answer byte.")
     connect_timeout: float = _seconds(5.0, "Seconds to open a connection to a worker.")
@@ -169,11 +217,9 @@ class RouterSettings:
     read_timeout: float = _seconds(
         60.0, "Seconds for a request's headers to arrive, and of silence inside its body."
     )
-    drain_timeout: float = _option(
+    drain_timeout: float = _patience(
         60.0,
         "Seconds that running answers have to end when the router is stopped; 0 cuts them at once.",
-        parse_patience,
-        _not_negative,
     )
     health_check_interval: float = _seconds(10.0, "Seconds between health checks.")
     health_check_timeout: float = _seconds(5.0, "Seconds a health check may take.")
@@ -182,6 +228,43 @@ class RouterSettings:
     )
     routing_algorithm: str = _option(
         "least-request", f"One of {', '.join(ALGORITHMS)}.", str, in_(tuple(ALGORITHMS))
+    )
+    worker_concurrency: int | Literal["auto"] = _option(
+        0,
+        "Generations that a worker is given at once: a count, auto for one per replica, or 0 for"
+        " any number. With a limit the others wait in the router.",
+        parse_concurrency,
+        _concurrency,
+    )
+    bind_ahead: float = _patience(
+        1.0,
+        "With auto, seconds before a job's predicted end that its worker is given the next one.",
+    )
+    job_accept_timeout: float = _patience(
+        20.0,
+        "Seconds that a video or mesh job waits before a worker is given it over its limit; 0 for"
+        " at once.",
+    )
+    queue_size: int = _count(
+        10_000, "Requests that may wait in the router; more are refused with 503."
+    )
+    queue_timeout: float = _patience(
+        0.0, "Seconds that a request may wait in the router before it gets 503; 0 for any time."
+    )
+    max_priority: int = _count(
+        10, "Highest priority that X-Priority can ask for; what is higher counts as this."
+    )
+    fair: bool = _flag("Serve clients that wait with the same priority in turns.")
+    group_margin: int = _count(
+        2,
+        "Jobs more than the least loaded worker that a worker may have and still get the next"
+        " request of its X-Rollout-Group.",
+    )
+    record: str = _option(
+        "",
+        "File to write every decision and outcome to, as JSON lines; none if empty.",
+        parse_record,
+        _file,
     )
     strict_model: bool = _flag("Answer 404 to a model name that no worker serves.")
     state: str = _option(

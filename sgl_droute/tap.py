@@ -123,7 +123,8 @@ class Options(CommandOptions):
         known = {name: values[name] for name in attrs.fields_dict(RouterSettings)}
         if self["verbose"]:
             known["log_level"] = "debug"
-        known["strict_model"] = bool(known["strict_model"])
+        for option, *_ in _flags():
+            known[option.replace("-", "_")] = bool(self[option])
         known["listen"] = self["listen"] or [self._host_and_port()]
         try:
             self.settings = RouterSettings(**known)

@@ -8,6 +8,7 @@ import gc
 import math
 import sys
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -24,6 +25,7 @@ from sgl_droute.open_files import OTHER_FILES, clients_that_fit, open_files_limi
 from sgl_droute.service import RouterService
 from sgl_droute.settings import (
     RouterSettings,
+    parse_concurrency,
     parse_count,
     parse_level,
     parse_patience,
@@ -57,23 +59,36 @@ def test_defaults() -> None:
         health_check_timeout=5.0,
         health_check_failure_threshold=3,
         routing_algorithm="least-request",
+        worker_concurrency=0,
+        bind_ahead=1.0,
+        job_accept_timeout=20.0,
+        queue_size=10_000,
+        queue_timeout=0.0,
+        max_priority=10,
+        fair=False,
+        group_margin=2,
+        record="",
         max_body_size=536_870_912,
         log_level="info",
         simulated_workers=0,
     )
 
 
-def test_every_option() -> None:
+def test_every_option(tmp_path: Path) -> None:
     """
     Each option arrives in the settings.
     """
+    record = str(tmp_path / "flight.jsonl")
     settings = options(
         *("--host", "::1", "--port", "0", "--max-connections", "7", "--timeout", "1.5"),
         *("--connect-timeout", "2", "--idle-timeout", "3", "--read-timeout", "4"),
         *("--health-check-interval", "5", "--health-check-timeout", "6"),
         *("--health-check-failure-threshold", "8", "--routing-algorithm", "random"),
         *("--max-body-size", "2G", "--verbose", "--simulated-workers", "3"),
-        *("--max-clients", "9", "--drain-timeout", "0"),
+        *("--max-clients", "9", "--drain-timeout", "0", "--worker-concurrency", "auto"),
+        *("--bind-ahead", "0", "--job-accept-timeout", "0", "--queue-size", "0"),
+        *("--queue-timeout", "11.5", "--max-priority", "0", "--fair", "--group-margin", "0"),
+        *("--record", record),
         *("--worker-urls", "http://A:1/", "http://b:2", "--worker-urls=https://c"),
     ).settings
     assert settings == RouterSettings(
@@ -90,10 +105,78 @@ def test_every_option() -> None:
         health_check_timeout=6.0,
         health_check_failure_threshold=8,
         routing_algorithm="random",
+        worker_concurrency="auto",
+        bind_ahead=0.0,
+        job_accept_timeout=0.0,
+        queue_size=0,
+        queue_timeout=11.5,
+        max_priority=0,
+        fair=True,
+        group_margin=0,
+        record=record,
         max_body_size=2 << 30,
         log_level="debug",
         simulated_workers=3,
     )
+
+
+def test_flags_are_booleans() -> None:
+    """
+    What is on or off is true or false, given or not.
+    """
+    for words, expected in ([], False), (["--fair", "--strict-model"], True):
+        settings = options(*words).settings
+        assert (settings.fair, settings.strict_model) == (expected, expected)
+        assert (type(settings.fair), type(settings.strict_model)) == (bool, bool)
+
+
+@pytest.mark.parametrize(
+    ("text", "read"), [("0", 0), (" 12", 12), ("auto", "auto"), ("AUTO", "auto")]
+)
+def test_concurrency(text: str, read: int | str) -> None:
+    """
+    A concurrency is a count, or ``auto`` in any case.
+    """
+    assert options("--worker-concurrency", text).settings.worker_concurrency == read
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--worker-concurrency", "-1"], "--worker-concurrency: '-1' is not a whole number"),
+        (["--worker-concurrency", "1.5"], "--worker-concurrency: '1.5' is not a whole number"),
+        (["--worker-concurrency", "all"], "'all' is not a whole number, 0 or more, or auto"),
+        (["--bind-ahead", "-0.1"], "--bind-ahead: '-0.1' is not a number of seconds, 0 or more"),
+        (["--job-accept-timeout", "nan"], "--job-accept-timeout: 'nan' is not a number"),
+        (["--queue-timeout", "inf"], "--queue-timeout: 'inf' is not a number of seconds"),
+        (["--queue-size", "-1"], "--queue-size must be >= 0: -1"),
+        (["--max-priority", "-1"], "--max-priority must be >= 0: -1"),
+        (["--group-margin", "-1"], "--group-margin must be >= 0: -1"),
+        (["--record", "/no/such/folder/x"], "--record: there is no folder /no/such/folder"),
+        (["--record", "/dev/null/x"], "--record: there is no folder /dev/null"),
+        (["--record", "/"], "--record: / is a folder, not a file"),
+    ],
+)
+def test_values_out_of_range(words: list[str], sentence: str) -> None:
+    """
+    A bad value is refused before anything starts, in one line that names its option.
+    """
+    with pytest.raises(SystemExit) as refused:
+        options(*words)
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_record_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A record named by a relative path is in the folder where the router was started, wherever it
+    goes from there; an existing file is as good as a new one.
+    """
+    monkeypatch.chdir(tmp_path)
+    assert options("--record", "x.jsonl").settings.record == str(tmp_path / "x.jsonl")
+    (tmp_path / "x.jsonl").touch()
+    assert options("--record", "x.jsonl").settings.record == str(tmp_path / "x.jsonl")
+    assert options("--record", "").settings.record == ""
 
 
 def test_listen_replaces_host_and_port() -> None:
@@ -156,13 +239,21 @@ def test_any_value(text: str) -> None:
     """
     A reader gives a value in its range or a `ValueError` with one sentence.
     """
-    for read in (parse_size, parse_seconds, parse_patience, parse_count, parse_level):
+    for read in (
+        parse_size,
+        parse_seconds,
+        parse_patience,
+        parse_count,
+        parse_concurrency,
+        parse_level,
+    ):
         try:
             value = read(text)
         except ValueError:
             continue
         assert read is not parse_seconds or (isinstance(value, float) and 0 < value < math.inf)
         assert read is not parse_patience or (isinstance(value, float) and 0 <= value < math.inf)
+        assert read is not parse_concurrency or value == "auto" or int(value) >= 0
 
 
 @pytest.mark.parametrize(
@@ -179,6 +270,16 @@ def test_any_value(text: str) -> None:
         {"worker_urls": ["http://169.254.169.254"]},
         {"simulated_workers": -1},
         {"log_level": "loud"},
+        {"worker_concurrency": -1},
+        {"worker_concurrency": True},
+        {"worker_concurrency": "many"},
+        {"bind_ahead": -1.0},
+        {"job_accept_timeout": float("inf")},
+        {"queue_size": -1},
+        {"queue_timeout": float("nan")},
+        {"max_priority": -1},
+        {"group_margin": -1},
+        {"record": "/no/such/folder/x"},
     ],
 )
 def test_settings_check_themselves(wrong: dict[str, object]) -> None:

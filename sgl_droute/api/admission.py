@@ -19,8 +19,7 @@ from sgl_droute.api.wishes import wishes_of
 from sgl_droute.errors import RouterError
 from sgl_droute.fleet.capabilities import ANYTHING, READING, Want
 from sgl_droute.fleet.demand import Asked
-from sgl_droute.fleet.holdings import JOBS
-from sgl_droute.fleet.job import Job
+from sgl_droute.fleet.job import JOBS, Job
 from sgl_droute.fleet.rollouts import Rollouts
 from sgl_droute.settings import RouterSettings
 from sgl_droute.workers.turns import Turns

@@ -15,7 +15,8 @@ from sgl_droute.api.admission import Admission, named
 from sgl_droute.api.carrier import Carrier
 from sgl_droute.api.stamps import stamps_of
 from sgl_droute.fleet.capabilities import ANYTHING, Want
-from sgl_droute.fleet.holdings import JOBS, Holdings
+from sgl_droute.fleet.holdings import Holdings
+from sgl_droute.fleet.job import JOBS
 from sgl_droute.fleet.worker import Worker
 from sgl_droute.workers.attempts import Turn, with_worker
 from sgl_droute.workers.lesson import Lesson, inference_time

@@ -20,6 +20,7 @@ from sgl_droute.api.replies import reply
 from sgl_droute.api.worker_object import shown, worker_id_of
 from sgl_droute.errors import BadRequest, NotFound
 from sgl_droute.fleet.pool import Pool
+from sgl_droute.fleet.speeds import Speeds
 from sgl_droute.fleet.urls import normalise_worker_url
 from sgl_droute.fleet.worker import Worker, quarantined, tried_again
 from sgl_droute.workers.health import HealthMonitor
@@ -28,7 +29,11 @@ from sgl_droute.workers.readiness import Readiness
 log = Logger()
 
 _URL_FIELDS = ("url", "worker_url")
-_WISHES = ("is_dead", "refresh_video_support", "draining", "disabled")
+_FLAGS = ("is_dead", "refresh_video_support", "draining", "disabled")
+_SETTINGS = ("concurrency", "speed")
+_WISHES = (*_FLAGS, *_SETTINGS)
+_MOST_AT_ONCE = 1_000_000
+_SLOWEST, _FASTEST = 0.001, 1000
 # Seconds that a change waits for a worker to come up to date; behind long videos it takes longer.
 _PATIENCE = 30.0
 
@@ -42,12 +47,14 @@ class Management:
         pool: The fleet.
         monitor: Asked to check a worker at once when it is registered or recovered.
         readiness: Asked to look after a changed worker.
+        speeds: What was learned of workers.
         clock: Provides the time.
     """
 
     pool: Pool
     monitor: HealthMonitor
     readiness: Readiness
+    speeds: Speeds
     clock: IReactorTime
 
     def __attrs_post_init__(self) -> None:
@@ -76,13 +83,13 @@ class Management:
         As `add_worker`, answering with the worker.
         """
         worker = self._register(_named_url(request))
-        return reply(request, {"status": "success", "worker": shown(worker)})
+        return reply(request, {"status": "success", "worker": self._shown(worker)})
 
     def workers(self, request: Request) -> bytes:
         """
         All workers, in order of registration.
         """
-        return reply(request, {"workers": [shown(worker) for worker in self.pool]})
+        return reply(request, {"workers": [self._shown(worker) for worker in self.pool]})
 
     def worker(self, request: Request, worker_id: str) -> bytes:
         """
@@ -91,7 +98,7 @@ class Management:
         Raises:
             NotFound: There is none of that id.
         """
-        return reply(request, {"worker": shown(self._named(worker_id))})
+        return reply(request, {"worker": self._shown(self._named(worker_id))})
 
     async def change(self, request: Request, worker_id: str) -> bytes:
         """
@@ -100,7 +107,8 @@ class Management:
 
         Raises:
             NotFound: There is no such worker, or it was removed meanwhile.
-            BadRequest: A field is unknown or no boolean, or there is none; nothing is changed.
+            BadRequest: A field is unknown or has a wrong value, or there is none; nothing is
+                changed.
         """
         worker = self._named(worker_id)
         wishes = _wishes(json_fields(request, _WISHES))
@@ -113,9 +121,9 @@ class Management:
         told = ", ".join(f"{name}={value}".lower() for name, value in wishes.items())
         log.info("worker {url}: {told}: {reason}", url=now.url, told=told, reason=reason or "done")
         if reason:
-            pending = {"status": "pending", "reason": reason, "worker": shown(now)}
+            pending = {"status": "pending", "reason": reason, "worker": self._shown(now)}
             return reply(request, pending, 202)
-        return reply(request, {"status": "success", "worker": shown(now)})
+        return reply(request, {"status": "success", "worker": self._shown(now)})
 
     def delete(self, request: Request, worker_id: str) -> bytes:
         """
@@ -133,6 +141,9 @@ class Management:
         state = "removed" if self.pool.still(worker) is None else "draining"
         answer = {"status": "success", "worker_id": worker_id_of(worker.url), "state": state}
         return reply(request, answer)
+
+    def _shown(self, worker: Worker) -> dict[str, Any]:
+        return shown(worker, self.speeds.shown(worker))
 
     def _register(self, url: str) -> Worker:
         known = len(self.pool)
@@ -155,7 +166,10 @@ class Management:
         except BadRequest:
             raise NotFound(f"Worker {worker_id} is not registered") from None
 
-    def _note(self, worker: Worker, wishes: Mapping[str, bool]) -> None:
+    def _note(self, worker: Worker, wishes: Mapping[str, Any]) -> None:
+        settings = {name: wishes[name] for name in _SETTINGS if name in wishes}
+        if settings:
+            self.pool.change(worker, lambda now: evolve(now, **settings))
         if "draining" in wishes:
             draining = wishes["draining"]
             self.pool.change(
@@ -168,7 +182,7 @@ class Management:
             reason = "quarantined by an operator"
             self.pool.change(worker, lambda now: quarantined(now, reason))
 
-    async def _bring_about(self, worker: Worker, wishes: Mapping[str, bool]) -> None:
+    async def _bring_about(self, worker: Worker, wishes: Mapping[str, Any]) -> None:
         now = self.pool.still(worker)
         if wishes.get("is_dead") is False and now is not None and now.dead:
             self.pool.change(now, tried_again)
@@ -178,7 +192,7 @@ class Management:
         elif wishes.get("is_dead") is False:
             await self._for_a_while(self.readiness.look_after(worker))
 
-    def _missing(self, worker: Worker, wishes: Mapping[str, bool]) -> str:
+    def _missing(self, worker: Worker, wishes: Mapping[str, Any]) -> str:
         """
         Why *wishes* are not in force, or a recovered worker is not used; empty when all is well.
         """
@@ -208,9 +222,9 @@ def _log_leaving(before: Worker | None, now: Worker | None) -> None:
         log.info("worker {url} has finished and left", url=before.url)
 
 
-def _wishes(fields: Mapping[str, Any]) -> dict[str, bool]:
+def _wishes(fields: Mapping[str, Any]) -> dict[str, Any]:
     """
-    *fields*, once it is sure that all are booleans and there is one.
+    *fields*, once it is sure that all have values of their kind and there is one.
 
     Raises:
         BadRequest: Otherwise.
@@ -218,9 +232,31 @@ def _wishes(fields: Mapping[str, Any]) -> dict[str, bool]:
     if not fields:
         raise BadRequest(f"Name at least one of {', '.join(_WISHES)}")
     for name, value in fields.items():
-        if not isinstance(value, bool):
+        if name in _FLAGS and not isinstance(value, bool):
             raise BadRequest(f"{name} must be true or false")
+        if name == "concurrency" and not _is_concurrency(value):
+            raise BadRequest(
+                f'concurrency must be a count from 0 to {_MOST_AT_ONCE}, "auto",'
+                " or null for that of the fleet"
+            )
+        if name == "speed" and not _is_speed(value):
+            raise BadRequest(
+                f"speed must be a number from {_SLOWEST} to {_FASTEST}, or null for the learned one"
+            )
     return dict(fields)
+
+
+def _is_concurrency(value: Any) -> bool:
+    if value is None or value == "auto":
+        return True
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_AT_ONCE
+
+
+def _is_speed(value: Any) -> bool:
+    if value is None:
+        return True
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and _SLOWEST <= value <= _FASTEST
 
 
 def _named_url(request: Request) -> str:

@@ -39,16 +39,20 @@ def _why(bound: Bound, now: float, algorithm: str) -> dict[str, object]:
     return {
         "algorithm": algorithm,
         "chosen": bound.worker.url,
-        "predicted_start": round(bound.start - now, 3),
-        "predicted_end": round(bound.end - now, 3),
+        "predicted_start": _from(now, bound.start),
+        "predicted_end": _from(now, bound.end),
         "candidates": [
             {
                 "worker": each.url,
                 "jobs": each.jobs,
                 "room": each.room,
-                "predicted_start": round(each.start - now, 3),
-                "predicted_end": round(each.end - now, 3),
+                "predicted_start": _from(now, each.start),
+                "predicted_end": _from(now, each.end),
             }
             for each in bound.candidates
         ],
     }
+
+
+def _from(now: float, when: float) -> float:
+    return round(max(0.0, when - now), 3)

@@ -4,6 +4,7 @@ A worker as the API shows it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -17,9 +18,12 @@ def worker_id_of(url: str) -> str:
     return quote(url, safe="")
 
 
-def shown(worker: Worker) -> dict[str, Any]:
+def shown(worker: Worker, learned: Mapping[str, object] | None = None) -> dict[str, Any]:
     """
     *worker* as the API shows it.
+
+    Args:
+        learned: What was learned of its speed, by kind of work; nothing if None or empty.
     """
     capabilities = worker.capabilities
     abilities = capabilities.abilities
@@ -41,6 +45,10 @@ def shown(worker: Worker) -> dict[str, Any]:
         "capabilities": None if abilities is None else sorted(abilities),
         "model": capabilities.model,
         "weights": worker.weights,
+        "replicas": capabilities.replicas,
+        "concurrency": worker.concurrency,
+        "speed": worker.speed,
+        "learned": dict(learned) if learned else None,
     }
 
 

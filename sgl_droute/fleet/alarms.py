@@ -14,8 +14,12 @@ from attrs import define, field
 class Alarms:
     """
     Calls to make at given times, earliest first, and of equal times in the order of `at`.
+
+    Attributes:
+        now: The latest time it was told (seconds).
     """
 
+    now: float = field(default=0.0, init=False)
     _alarms: list[tuple[float, int, Callable[[float], object]]] = field(factory=list, init=False)
     _set: int = field(default=0, init=False)
 
@@ -30,6 +34,7 @@ class Alarms:
         """
         Make the calls whose time has come, those that they ask for included.
         """
+        self.now = now
         alarms = self._alarms
         while alarms and alarms[0][0] <= now:
             heapq.heappop(alarms)[2](now)

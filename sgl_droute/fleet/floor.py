@@ -14,7 +14,7 @@ from attrs import define, field
 from sgl_droute.fleet.alarms import Alarms
 from sgl_droute.fleet.capabilities import Want
 from sgl_droute.fleet.desks import Desks, Tier
-from sgl_droute.fleet.job import UNKNOWN, Job
+from sgl_droute.fleet.job import JOBS, Demand, Job
 from sgl_droute.fleet.placement import Placement
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.rules import Rules
@@ -23,7 +23,10 @@ from sgl_droute.fleet.speeds import Speeds
 from sgl_droute.fleet.station import Lane, Running, Station
 from sgl_droute.fleet.worker import Worker
 
+# By how much predictions of a worker change before the jobs that it has are predicted again; and
+# by how much those of a usual worker before that is done at all that have done little.
 _NOTABLE = 0.05
+_GROSS = 0.3
 
 
 @define(eq=False)
@@ -54,7 +57,7 @@ class Floor:
     placement: Placement = field(init=False)
     desks: Desks = field(init=False)
     _under_way: bool = field(default=False, init=False)
-    _usual: dict[tuple[str | None, str], float] = field(factory=dict, init=False)
+    _usual: dict[tuple[str | None, str], tuple[Demand, float]] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         rules = self.rules
@@ -85,7 +88,8 @@ class Floor:
         slot = job.want.slot
         seconds = self.placement.seconds(job, station) if slot else 0.0
         sure = slot and self.speeds.learned(station.worker, job.kind)
-        running = Running(job, station, seconds, sure, now, alone=slot and not station.free)
+        alone = slot and not station.free and job.kind not in JOBS
+        running = Running(job, station, seconds, sure, now, alone=alone)
         self.running[job.id] = running
         station.put(running, now, slot=slot)
         self._look(station, now)
@@ -138,18 +142,20 @@ class Floor:
             self._learn(station, job, took, now)
 
     def _learn(self, station: Station, job: Job, took: float, now: float) -> None:
-        worker, kind = station.worker, job.kind
-        before = self.speeds.usual(worker, kind)
-        self.speeds.learn(worker, kind, job.demand, took)
-        if _differ(before, self.speeds.usual(worker, kind)):
-            self._predict_again(station, now)
-        # Of workers that have done little the usual speed of their model is believed.
+        speeds, worker, kind = self.speeds, station.worker, job.kind
         model = worker.capabilities.model
-        usual = self.speeds.length(model, kind, UNKNOWN)
-        if _differ(self._usual.get((model, kind), 0.0), usual):
-            self._usual[model, kind] = usual
+        before = speeds.seconds(worker, kind, job.demand)
+        demand, believed = self._usual.get((model, kind), (job.demand, 0.0))
+        speeds.learn(worker, kind, job.demand, took)
+        if _differ(before, speeds.seconds(worker, kind, job.demand), _NOTABLE):
+            self._predict_again(station, now)
+        usual = speeds.length(model, kind, demand)
+        if _differ(believed, usual, _GROSS):
+            self._usual[model, kind] = demand, usual
             for other in self.stations.values():
-                if other.worker.capabilities.model == model:
+                # Of workers that have done little the usual speed of their model is believed, or
+                # that of another model.
+                if other.worker.speed is not None or not speeds.learned(other.worker, kind):
                     self._predict_again(other, now)
 
     def _predict_again(self, station: Station, now: float) -> None:
@@ -195,10 +201,9 @@ class Floor:
             station.start = 1
         if before.incarnation != now.incarnation:
             for ghost in station.forgotten():
-                station.remove(ghost, ghost.bound)
+                station.remove(ghost, self.alarms.now)
                 del self.running[ghost.job.id]
-        station.look(0.0)
-        self.desks.put(station)
+        self._look(station, self.alarms.now)
 
     # Looks at workers.
 
@@ -207,35 +212,40 @@ class Floor:
         Have the desks know how *station* is, and come back when that may have changed.
         """
         follow = station.look(now)
-        if follow is not None:
+        if follow is not None and follow != station.watched:
+            station.watched = follow
             self.alarms.at(follow, partial(self._look, station))
         for lane in station.lanes:
             end = lane.first_end
             if end and (lane.watched is None or end < lane.watched):
                 lane.watched = end
-                self.alarms.at(end, partial(self._should_have_ended, station, lane))
+                self.alarms.at(end, partial(self._should_have_ended, station, lane, end))
         if self.stations.get(station.worker.url) is station:
             self.desks.put(station)
 
-    def _should_have_ended(self, station: Station, lane: Lane, now: float) -> None:
+    def _should_have_ended(self, station: Station, lane: Lane, when: float, now: float) -> None:
         """
         The first job of *lane* has ended if nobody would tell of that; else it is late.
         """
+        if lane.watched != when:
+            return  # an earlier look was asked for since
         lane.watched = None
-        first = lane.first
-        if first is not None and lane.first_end <= now:
+        first, end = lane.first, lane.first_end
+        if first is not None and end <= now:
             if first.abandoned:
-                self.remove(first, now)
-                return
-            lane.extend(now)
+                # The next one began then, even if nobody looks before now.
+                station.remove(first, end)
+                del self.running[first.job.id]
+            else:
+                lane.extend(now)
         self._look(station, now)
 
 
-def _differ(before: float, now: float) -> bool:
+def _differ(before: float, now: float, share: float) -> bool:
     """
-    Whether a prediction changed by so much that others have to follow.
+    Whether a prediction changed by more than this *share*.
     """
-    return abs(now - before) > _NOTABLE * before
+    return abs(now - before) > share * before
 
 
 def _matters(before: Worker, now: Worker) -> bool:
@@ -244,6 +254,7 @@ def _matters(before: Worker, now: Worker) -> bool:
     """
     return (
         before.eligible != now.eligible
+        or before.catching_up != now.catching_up
         or before.doubtful != now.doubtful
         or before.in_session != now.in_session
         or before.capabilities != now.capabilities

@@ -12,13 +12,11 @@ from typing import Any
 
 from attrs import define, evolve
 
+from sgl_droute.fleet.job import JOBS
 from sgl_droute.fleet.jobs import OpenJobs
 from sgl_droute.fleet.owners import Owners, keepable
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Worker
-
-# The kinds of things that are made by a job; images have ids too.
-JOBS = ("video", "mesh")
 
 
 @define(eq=False)

@@ -15,6 +15,9 @@ from sgl_droute.fleet.capabilities import ANYTHING, Want
 # What a request makes; what is learned of workers is learned for each of them.
 KINDS = ("image", "edit", "video", "mesh", "rollout", "vertex", "action", "session", "other")
 
+# Kinds of which the answer is only an id: what is made outlives the request.
+JOBS = ("video", "mesh")
+
 
 class Demand(Protocol):
     """How much work a request is."""

@@ -20,6 +20,10 @@ from sgl_droute.fleet.selection import Asked, LeastWork, Load
 from sgl_droute.fleet.speeds import Speeds
 from sgl_droute.fleet.station import Station
 
+# What a job must gain by waiting for a worker that has no room, as a share of the time to its end at
+# one that has: predictions are not better than that, and a worker that stands idle is a loss.
+_WORTH_WAITING = 0.1
+
 # Candidates that are told of.
 _MOST_CANDIDATES = 16
 
@@ -80,7 +84,9 @@ class Placement:
             return None
         end, url = found
         later = tier.full.earliest(asked, job.without) if wait and len(tier.full) else None
-        return None if later is not None and later[0] < end else self.stations[url]
+        if later is not None and later[0] < end - _WORTH_WAITING * (end - now):
+            return None
+        return self.stations[url]
 
     def earliest(self, job: Job, tier: Tier, now: float) -> Station:
         """

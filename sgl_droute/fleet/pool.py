@@ -251,13 +251,9 @@ class Pool:
 
     def catches_up(self, want: Want) -> bool:
         """
-        Whether a worker that may serve *want* gets work again by itself: it only lacks adapters.
+        Whether a worker that may serve *want* gets work again by itself.
         """
-        return any(
-            worker.stale and want.allows(worker.capabilities)
-            for worker in self
-            if worker.takes_orders and not (worker.draining or worker.disabled)
-        )
+        return any(worker.catching_up and want.allows(worker.capabilities) for worker in self)
 
     # Why nobody.
 

@@ -31,10 +31,11 @@ from sgl_droute.fleet.station import Running, Station
 from sgl_droute.fleet.worker import Worker
 
 # Jobs that may wait for a faster worker, one behind the other, before one takes what is free.
-_LOOK_AHEAD = 32
+_LOOK_AHEAD = 16
 
-# Seconds after which a job that is to be handed over is looked at again, if no more may be open.
-_AGAIN = 1.0
+# Jobs that are to be handed over within so many seconds are handed over together, in the order of
+# the line; and after as many it is looked at again, if no more may be open.
+_TOGETHER = 1.0
 
 Thing = tuple[str, str]
 
@@ -110,7 +111,8 @@ class Scheduler:
         if job is not None:
             self._tell("abandoned", now, job)
         elif running is not None and running.open:
-            self._tell("abandoned", now, running.job, running)
+            if running.thing is None:
+                self._tell("abandoned", now, running.job, running)
             self._close(running)
             if running.lane is None:
                 self.floor.remove(running, now)
@@ -180,8 +182,9 @@ class Scheduler:
         if self.floor.tier(job.want, job.without) is None:
             self._tell("dropped", now, job, reason="no_worker")
             raise self.pool.nobody(job.want)
-        self._wait(job)
+        self.line.put(job)
         self._dispatch(now)
+        self._watch(job)
         return self._decided()
 
     def made(self, id: str, thing: Thing) -> None:
@@ -190,7 +193,6 @@ class Scheduler:
         """
         running = self.floor.running[id]
         if thing not in self._things and running.lane is not None:
-            running.alone = False  # it began when nobody saw
             running.thing = thing
             self._things[thing] = running
 
@@ -204,7 +206,7 @@ class Scheduler:
         kind, id = thing
         job = Job(id=f"{kind}-{id}", want=evolve(ANYTHING, kind=kind), submitted=now)
         running = self.floor.put(job, station, now)
-        running.open = running.alone = False
+        running.open = False
         running.thing = thing
         self._things[thing] = running
 
@@ -272,15 +274,19 @@ class Scheduler:
         if job.deadline is not None:
             ahead = self.line.seconds_ahead(job) / self._placement.lanes(tier)
             self._check_deadline(job, self._placement.earliest(job, tier, now), ahead, now)
-        if len(self.line) >= rules.queue_size:
+        self.line.put(job)
+        self._dispatch(now)
+        # Those who wait may wait for others than this job does.
+        if job.id in self.line and len(self.line) > rules.queue_size:
+            self.line.remove(job.id)
+            waiting = len(self.line)
             raise Refused(
-                f"{len(self.line)} requests wait, and no more may",
+                f"{waiting} requests wait, and no more may",
                 "queue_full",
-                position=len(self.line) + 1,
+                position=waiting + 1,
                 retry_after=self._placement.drained(self.line.seconds(), now),
             )
-        self._wait(job)
-        self._dispatch(now)
+        self._watch(job)
 
     def _check_deadline(self, job: Job, station: Station, ahead: float, now: float) -> None:
         if job.deadline is None or not self.speeds.learned(station.worker, job.kind):
@@ -295,8 +301,12 @@ class Scheduler:
                 retry_after=late,
             )
 
-    def _wait(self, job: Job) -> None:
-        self.line.put(job)
+    def _watch(self, job: Job) -> None:
+        """
+        Come back when a job that waits has waited for so long that something is to be done.
+        """
+        if job.id not in self.line:
+            return
         if job.deadline is not None:
             self._alarms.at(job.deadline, partial(self._deadline_passed, job))
         if job.expires is not None:
@@ -322,16 +332,21 @@ class Scheduler:
 
     def _hand_over(self, job: Job, now: float) -> None:
         """
-        Give a job that has waited long enough to a worker over its limit.
+        Give a job that has waited long enough to a worker over its limit, and those with it that
+        have waited about as long.
         """
         tier = self.floor.tier(job.want, job.without)
         if self.line.get(job.id) is not job or tier is None:
             return
-        if self.full:
-            self._alarms.at(now + _AGAIN, partial(self._hand_over, job))
-            return
-        self.line.take(job)
-        self._bind(job, self._placement.earliest(job, tier, now), now)
+        soon = now + _TOGETHER
+        if not self.full:
+            jobs = self.line.in_order([(job.want, job.without)])
+            due = [each for each in jobs if each.hand_over is not None and each.hand_over <= soon]
+            for each in due[: self.rules.max_running - self._open]:
+                self.line.take(each)
+                self._bind(each, self._placement.earliest(each, tier, now), now)
+        if job.id in self.line:
+            self._alarms.at(soon, partial(self._hand_over, job))
 
     def _drop(self, job: Job, error: RouterError, now: float) -> None:
         name = "cancelled" if isinstance(error, Cancelled) else "dropped"

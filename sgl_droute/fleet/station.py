@@ -32,7 +32,7 @@ class Running:
         seconds: How long it is expected to take there.
         sure: Whether that rests on measurements of this worker.
         bound: When it was given to the worker.
-        alone: Whether it began when it was given to the worker.
+        alone: Whether what it takes can be seen: it began when it was given to the worker.
         lane: Where it stands in line there; None when the GPU has nothing to do with it.
         measured: How long it took, if that was seen (seconds).
         open: Whether its request is open: somebody will tell of its end.
@@ -168,6 +168,7 @@ class Station:
     Attributes:
         room: Whether it may be given one more job; see `look`.
         lanes: One for each replica.
+        watched: When somebody looks at its room next, if that may change by time alone.
     """
 
     worker: Worker
@@ -176,6 +177,7 @@ class Station:
     start: int | None = None
     room: bool = field(default=True, init=False)
     lanes: list[Lane] = field(factory=list, init=False)
+    watched: float | None = field(default=None, init=False)
     _jobs: dict[str, Running] = field(factory=dict, init=False)
     _taken: int = field(default=0, init=False)
 
@@ -246,6 +248,8 @@ class Station:
             running.measured = now - running.bound
         running.lane.drop(running, now)
         self._taken -= 1
+        if len(self.lanes) > self.worker.capabilities.replicas:
+            self.changed(self.worker)  # one of them was kept for its jobs
 
     def remove(self, running: Running, now: float) -> None:
         """

@@ -101,6 +101,11 @@ class Worker:
         return not (self.dead or self.draining or self.disabled or self.asleep or self.stale)
 
     @property
+    def catching_up(self) -> bool:
+        """Whether it gets new work again by itself: it only lacks adapters."""
+        return self.stale and self.takes_orders and not (self.draining or self.disabled)
+
+    @property
     def in_session(self) -> bool:
         """Whether it has its one realtime session, which shares the GPU with all other work."""
         return self.sessions > 0

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from attrs import define, field
 
-from sgl_droute.state.tables import APPLICATION_ID, CREATE, EMPTY, VERSION, Change, Contents, read
+from sgl_droute.state.tables import APPLICATION_ID, EMPTY, STEPS, VERSION, Change, Contents, read
 
 _JOURNAL_LIMIT = 4 << 20
 
@@ -37,7 +37,8 @@ class StateError(ValueError):
 class Database:
     """
     The state file at *path*; used by one thread at a time. The first write makes a missing file,
-    readable by its owner only.
+    readable by its owner only, and turns one of an older version into one of this, whole or not at
+    all.
 
     It never writes to a file that took the place of the one it knows: that would tear the state
     of whoever put it there.
@@ -130,10 +131,11 @@ class Database:
         with closing(self._connected(patience)) as connection:
             for setting in settings:
                 connection.execute(setting)
-            if not self._has_tables(connection):
+            version = self._version(connection)
+            if not version:
                 return EMPTY
             try:
-                return read(connection)
+                return read(connection, version)
             except (TypeError, ValueError) as problem:
                 raise StateError(self.path, f"is damaged: {problem}") from problem
 
@@ -158,31 +160,31 @@ class Database:
         )
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        if not self._has_tables(connection):
+        if self._version(connection) != VERSION:
             connection.execute("BEGIN IMMEDIATE")
-            if not self._has_tables(connection):  # nobody else made them meanwhile
-                for statement in CREATE:
-                    connection.execute(statement)
+            # Asked once more: somebody else may have done it meanwhile.
+            for statement in STEPS.get(self._version(connection), ()):
+                connection.execute(statement)
             connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")
 
-    def _has_tables(self, connection: sqlite3.Connection) -> bool:
+    def _version(self, connection: sqlite3.Connection) -> int:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if (application, version, tables) == (0, 0, 0):
-            return False
+            return 0
         if application != APPLICATION_ID:
             raise StateError(self.path, "is a database of another program")
-        if version != VERSION:
+        if not 1 <= version <= VERSION:
             raise StateError(
                 self.path,
-                f"has version {version}, and this sgl-droute reads version {VERSION}"
+                f"has version {version}, and this sgl-droute reads versions 1 to {VERSION}"
                 + (" only: a newer one wrote it" if version > VERSION else " only"),
             )
-        return True
+        return int(version)
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -1,16 +1,17 @@
 """
 Keeps the fleet's memory in a store: brings it back at start, and hands on what changes.
 
-Of a worker only what operators and quarantine decided is kept; how it is otherwise shows when it is
-asked.
+Of a worker only what operators and quarantine decided is kept, and what was learned of its speed;
+how it is otherwise shows when it is asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from operator import attrgetter
+from typing import Protocol
 
-from attrs import define, evolve
+from attrs import define, evolve, field
 from twisted.logger import Logger
 
 from sgl_droute.errors import BadRequest
@@ -24,7 +25,29 @@ from sgl_droute.state.store import Store
 
 log = Logger()
 
-_kept = attrgetter("dead", "proven", "draining", "leaving", "disabled", "asleep")
+# Seconds that what is learned of a worker's speed waits for more of it, before it is written.
+_LESSONS = 30.0
+
+_kept = attrgetter(
+    "dead", "proven", "draining", "leaving", "disabled", "asleep", "concurrency", "speed"
+)
+
+
+class Speeds(Protocol):
+    """
+    What is learned of the speed of workers, each known by its URL.
+
+    Attributes:
+        on_change: To be called with the URL, and a kind of work, when something was learned.
+    """
+
+    on_change: Callable[[str, str], object]
+
+    def saved(self, url: str, /) -> str | None:
+        """What is to be kept of a worker; None for nothing."""
+
+    def restore(self, url: str, text: str, /) -> object:
+        """Know again what `saved` gave as *text*; what cannot be read is ignored."""
 
 
 @define(eq=False)
@@ -36,11 +59,14 @@ class Keeper:
         store: What is written and read.
         pool: Empty until `begin`.
         holdings: Empty until `begin`.
+        speeds: Knows nothing until `begin`; None if nothing is learned.
     """
 
     store: Store
     pool: Pool
     holdings: Holdings
+    speeds: Speeds | None = None
+    _learned: dict[str, float] = field(factory=dict, init=False)  # when each URL is to be written
 
     def begin(self) -> None:
         """
@@ -56,6 +82,10 @@ class Keeper:
         self.pool.watch_loras(lambda loras: self.store.put_loras(loras.saved()))
         # What is brought back is written back too: without what is dropped on the way.
         self._restore(saved)
+        if self.speeds is not None:
+            self._restore_speeds(self.speeds, saved)
+            self.speeds.on_change = self._speed_learned
+            self.store.before_writing(self._put_speeds)
 
     def _restore(self, saved: Saved) -> None:
         if saved.loras:
@@ -79,10 +109,19 @@ class Keeper:
             if worker.url in self.pool:
                 self.pool.change(self.pool[worker.url], _flags_of(worker))
 
+    def _restore_speeds(self, speeds: Speeds, saved: Saved) -> None:
+        for url, text in saved.speeds:
+            if url in self.pool:
+                speeds.restore(url, text)
+            else:
+                self.store.drop_speeds(url)
+
     def _worker_changed(self, before: Worker | None, now: Worker | None) -> None:
         if now is None:
             assert before is not None
             self.store.drop_worker(before.url)
+            self.store.drop_speeds(before.url)
+            self._learned.pop(before.url, None)
         elif now.lasting and (before is None or _kept(before) != _kept(now)):
             self.store.put_worker(
                 SavedWorker(
@@ -92,8 +131,25 @@ class Keeper:
                     leaving=now.leaving,
                     disabled=now.disabled,
                     asleep=now.asleep,
+                    concurrency=now.concurrency,
+                    speed=now.speed,
                 )
             )
+
+    def _speed_learned(self, url: str, kind: str) -> None:
+        # With every answered request: the text is made when it is written.
+        if url in self.pool and self.pool[url].lasting:
+            self._learned.setdefault(url, self.holdings.now() + _LESSONS)
+
+    def _put_speeds(self, last: bool) -> None:
+        assert self.speeds is not None
+        now = self.holdings.now()
+        due = [url for url, time in self._learned.items() if last or time <= now]
+        for url in due:
+            del self._learned[url]
+            text = self.speeds.saved(url)
+            if text is not None:
+                self.store.put_speeds(url, text)
 
     def _owner_changed(self, kind: str, id: str, entry: Entry | None) -> None:
         if entry is None:
@@ -115,7 +171,7 @@ class Keeper:
 
 def _flags_of(saved: SavedWorker) -> Callable[[Worker], Worker]:
     """
-    The transition that gives a worker the flags that were saved.
+    The transition that gives a worker what was saved of it.
     """
 
     def flagged(worker: Worker) -> Worker:
@@ -127,6 +183,8 @@ def _flags_of(saved: SavedWorker) -> Callable[[Worker], Worker]:
             leaving=saved.leaving,
             disabled=saved.disabled,
             asleep=saved.asleep,
+            concurrency=saved.concurrency,
+            speed=saved.speed,
         )
 
     return flagged

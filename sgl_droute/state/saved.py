@@ -11,11 +11,13 @@ from typing import Any
 
 from attrs import frozen
 
+from sgl_droute.fleet.worker import Concurrency
+
 
 @frozen(kw_only=True)
 class SavedWorker:
     """
-    A registered worker and the flags that it keeps.
+    A registered worker, and what it keeps of all that was decided about it.
 
     Attributes:
         url: Normalised base URL; the key.
@@ -24,6 +26,8 @@ class SavedWorker:
         leaving: To be removed as soon as it is idle.
         disabled: Taken out of service by the operator.
         asleep: Its memory is released.
+        concurrency: As an operator set it; None for the fleet's.
+        speed: As an operator set it; None for the learned one.
     """
 
     url: str
@@ -32,6 +36,8 @@ class SavedWorker:
     leaving: bool = False
     disabled: bool = False
     asleep: bool = False
+    concurrency: Concurrency | None = None
+    speed: float | None = None
 
 
 @frozen(kw_only=True)
@@ -63,8 +69,10 @@ class Saved:
         workers: In order of registration.
         owners: Least recently used first.
         loras: The calls, as JSON objects, that give the fleet's LoRA set.
+        speeds: By the URL of each worker, what was learned of its speed, as a text of its own.
     """
 
     workers: tuple[SavedWorker, ...] = ()
     owners: tuple[SavedOwner, ...] = ()
     loras: tuple[Mapping[str, Any], ...] = ()
+    speeds: tuple[tuple[str, str], ...] = ()

@@ -92,6 +92,7 @@ class SqliteStore(Store):
     _pending: dict[Key, Change] = field(factory=dict, init=False)
     _batch: dict[Key, Change] = field(factory=dict, init=False)
     _filed: set[Key] = field(factory=set, init=False)
+    _before: list[Callable[[bool], None]] = field(factory=list, init=False)
     _failing: bool = field(default=False, init=False)
     _loop: LoopingCall = field(init=False)
     _stopped: Deferred[LoopingCall] | None = field(default=None, init=False)
@@ -113,7 +114,7 @@ class SqliteStore(Store):
                 self.drop_owner(owner.kind, owner.id)
             else:
                 owners.append(owner)
-        return Saved(contents.workers, tuple(owners), contents.loras)
+        return Saved(contents.workers, tuple(owners), contents.loras, contents.speeds)
 
     def put_worker(self, worker: SavedWorker) -> None:
         if worker.url not in self._places:
@@ -135,6 +136,16 @@ class SqliteStore(Store):
 
     def put_loras(self, calls: Sequence[Mapping[str, Any]]) -> None:
         self._put(tables.put_loras(calls))
+
+    def put_speeds(self, url: str, text: str) -> None:
+        if _is_text(text):
+            self._put(tables.put_speeds(url, text))
+
+    def drop_speeds(self, url: str) -> None:
+        self._drop(tables.drop_speeds(url))
+
+    def before_writing(self, put: Callable[[bool], None]) -> None:
+        self._before.append(put)
 
     def startService(self) -> None:
         """
@@ -168,15 +179,17 @@ class SqliteStore(Store):
             return
         self._loop.stop()
         await stopped
-        await self._flush(patience=_LAST_PATIENCE)
+        await self._flush(last=True)
         await self.thread.run(self.database.close)
         self.thread.stop()
         if self._pending:
             log.warn("{count} changes of the state were not saved", count=len(self._pending))
 
-    async def _flush(self, patience: float = _PATIENCE) -> None:
+    async def _flush(self, *, last: bool = False) -> None:
+        self._gather(last)
         if not self._pending:
             return
+        patience = _LAST_PATIENCE if last else _PATIENCE
         self._batch, self._pending = self._pending, {}
         changes = tuple(self._batch.values())
         try:
@@ -193,6 +206,13 @@ class SqliteStore(Store):
             self._failing = True
         else:
             self._written()
+
+    def _gather(self, last: bool) -> None:
+        for put in self._before:
+            try:
+                put(last)
+            except Exception:  # nothing would ever be written again
+                log.failure("Some of the state was not put")
 
     def _failed(self) -> None:
         batch, self._batch = self._batch, {}

@@ -5,7 +5,7 @@ What a place for the state must be able to do, and the one that keeps nothing.
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -61,6 +61,25 @@ class Store(Service, metaclass=ABCMeta):
             TypeError, ValueError: They hold something that is no JSON.
         """
 
+    @abstractmethod
+    def put_speeds(self, url: str, text: str) -> None:
+        """
+        Keep what was learned of the speed of the worker at *url*, in the place of what was known.
+        """
+
+    @abstractmethod
+    def drop_speeds(self, url: str) -> None:
+        """
+        Forget what was learned of the speed of the worker at *url*.
+        """
+
+    @abstractmethod
+    def before_writing(self, put: Callable[[bool], None]) -> None:
+        """
+        Have *put* called before each write, to put what was held back until then: with true before
+        the last one. A store that never writes never calls it.
+        """
+
 
 class MemoryStore(Store):
     """
@@ -83,4 +102,13 @@ class MemoryStore(Store):
         pass
 
     def put_loras(self, calls: Sequence[Mapping[str, Any]]) -> None:
+        pass
+
+    def put_speeds(self, url: str, text: str) -> None:
+        pass
+
+    def drop_speeds(self, url: str) -> None:
+        pass
+
+    def before_writing(self, put: Callable[[bool], None]) -> None:
         pass

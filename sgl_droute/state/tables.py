@@ -13,12 +13,15 @@ from typing import Any
 
 from attrs import frozen
 
+from sgl_droute.fleet.worker import Concurrency
 from sgl_droute.state.saved import SavedOwner, SavedWorker
 
 APPLICATION_ID = 0x53474C64  # "SGLd", in the file's header
-VERSION = 1
+VERSION = 2
 
-CREATE = (
+_SPEEDS = "CREATE TABLE speeds (url TEXT PRIMARY KEY, learned TEXT NOT NULL) WITHOUT ROWID"
+
+_CREATE = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {VERSION}",
     """
@@ -29,7 +32,9 @@ CREATE = (
         draining INTEGER NOT NULL,
         leaving INTEGER NOT NULL,
         disabled INTEGER NOT NULL,
-        asleep INTEGER NOT NULL
+        asleep INTEGER NOT NULL,
+        concurrency,
+        speed REAL
     ) WITHOUT ROWID
     """,
     """
@@ -43,7 +48,19 @@ CREATE = (
     ) WITHOUT ROWID
     """,
     "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    _SPEEDS,
 )
+
+# What makes a file of each older version one of this; 0 is a file without tables.
+STEPS: Mapping[int, tuple[str, ...]] = {
+    0: _CREATE,
+    1: (
+        "ALTER TABLE workers ADD COLUMN concurrency",
+        "ALTER TABLE workers ADD COLUMN speed REAL",
+        _SPEEDS,
+        f"PRAGMA user_version = {VERSION}",
+    ),
+}
 
 Key = tuple[str, ...]
 
@@ -75,27 +92,33 @@ class Contents:
         places: By the URL of each worker, its place in the order of registration.
         workers: In that order.
         owners: Least recently used first.
-        loras: As in `sgl_droute.state.saved.Saved`.
+        loras, speeds: As in `sgl_droute.state.saved.Saved`.
     """
 
     places: Mapping[str, int]
     workers: tuple[SavedWorker, ...]
     owners: tuple[SavedOwner, ...]
     loras: tuple[Mapping[str, Any], ...]
+    speeds: tuple[tuple[str, str], ...]
 
     def keys(self) -> set[Key]:
         """
-        The keys of all workers and owners.
+        The keys of all workers, owners and speeds.
         """
         workers = {worker_key(worker.url) for worker in self.workers}
-        return workers | {owner_key(owner.kind, owner.id) for owner in self.owners}
+        speeds = {speeds_key(url) for url, _ in self.speeds}
+        return workers | speeds | {owner_key(owner.kind, owner.id) for owner in self.owners}
 
 
-EMPTY = Contents({}, (), (), ())
+EMPTY = Contents({}, (), (), (), ())
 
 
 def worker_key(url: str) -> Key:
     return ("workers", url)
+
+
+def speeds_key(url: str) -> Key:
+    return ("speeds", url)
 
 
 def owner_key(kind: str, owner_id: str) -> Key:
@@ -106,7 +129,8 @@ def put_worker(worker: SavedWorker, place: int) -> Change:
     return Change(
         worker_key(worker.url),
         "INSERT OR REPLACE INTO workers"
-        " (url, place, dead, draining, leaving, disabled, asleep) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        " (url, place, dead, draining, leaving, disabled, asleep, concurrency, speed)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             worker.url,
             place,
@@ -115,6 +139,8 @@ def put_worker(worker: SavedWorker, place: int) -> Change:
             worker.leaving,
             worker.disabled,
             worker.asleep,
+            worker.concurrency,
+            worker.speed,
         ),
     )
 
@@ -148,35 +174,59 @@ def put_loras(calls: Sequence[Mapping[str, Any]]) -> Change:
     return Change(("facts", "loras"), sql, (text,))
 
 
-def read(connection: sqlite3.Connection) -> Contents:
+def put_speeds(url: str, text: str) -> Change:
+    sql = "INSERT OR REPLACE INTO speeds (url, learned) VALUES (?, ?)"
+    return Change(speeds_key(url), sql, (url, text))
+
+
+def drop_speeds(url: str) -> Change:
+    return Change(speeds_key(url), "DELETE FROM speeds WHERE url = ?", (url,), drops=True)
+
+
+def read(connection: sqlite3.Connection, version: int) -> Contents:
     """
     All rows, as of one moment.
+
+    Args:
+        version: That of the file; from 1 to `VERSION`.
 
     Raises:
         sqlite3.Error, TypeError, ValueError: They cannot be read, or are not what was written.
     """
     connection.execute("BEGIN")
+    settings = "concurrency, speed" if version > 1 else "NULL, NULL"
     workers = connection.execute(
-        "SELECT url, place, dead, draining, leaving, disabled, asleep FROM workers ORDER BY place"
+        f"SELECT url, place, dead, draining, leaving, disabled, asleep, {settings}"
+        " FROM workers ORDER BY place"
     ).fetchall()
     owners = connection.execute(
         "SELECT kind, id, worker, used, open FROM owners ORDER BY used, kind, id"
     ).fetchall()
     loras = connection.execute("SELECT value FROM facts WHERE name = 'loras'").fetchone()
+    learned = "SELECT url, learned FROM speeds ORDER BY url"
+    speeds = connection.execute(learned).fetchall() if version > 1 else []
     connection.execute("COMMIT")
     return Contents(
         {url: place for url, place, *_ in workers},
-        tuple(_worker(url, *flags) for url, _, *flags in workers),
+        tuple(_worker(url, *columns) for url, _, *columns in workers),
         tuple(
             SavedOwner(kind=kind, id=owner_id, worker=worker, used=used, open=bool(still_open))
             for kind, owner_id, worker, used, still_open in owners
         ),
         tuple(json.loads(loras[0])) if loras else (),
+        tuple(speeds),
     )
 
 
 def _worker(
-    url: str, dead: int, draining: int, leaving: int, disabled: int, asleep: int
+    url: str,
+    dead: int,
+    draining: int,
+    leaving: int,
+    disabled: int,
+    asleep: int,
+    concurrency: Concurrency | None,
+    speed: float | None,
 ) -> SavedWorker:
     return SavedWorker(
         url=url,
@@ -185,4 +235,6 @@ def _worker(
         leaving=bool(leaving),
         disabled=bool(disabled),
         asleep=bool(asleep),
+        concurrency=concurrency,
+        speed=speed,
     )

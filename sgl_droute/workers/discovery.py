@@ -29,9 +29,12 @@ async def discover(client: WorkerClient, worker: Worker) -> Capabilities | None:
     cards = await _json(client, worker, b"/v1/models")
     if info is None and cards is None:
         return None
-    found, known = reported(info, cards), worker.capabilities
+    server = await _json(client, worker, b"/server_info")
+    found, known = reported(info, cards, server), worker.capabilities
     if cards is None and found.model == known.model:
-        return evolve(found, names=found.names | known.names)
+        found = evolve(found, names=found.names | known.names)
+    if server is None and found.model == known.model:
+        found = evolve(found, replicas=known.replicas)
     return found
 
 

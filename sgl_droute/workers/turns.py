@@ -143,6 +143,8 @@ class Turns:
             return first
         turn = self._waiting[job.id] = Deferred(lambda _: self._left(job))
         self._carry_out(decisions)
+        if turn.called:
+            return await turn
         with waiting():
             return await turn
 

@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 import pytest
 
+from sgl_droute.api import worker_object
 from sgl_droute.api.worker_object import worker_id_of
-from sgl_droute.fleet.worker import Probe
+from sgl_droute.fleet.worker import Probe, Worker
 from sgl_droute.simulator.faults import parse_orders
 from sgl_droute.simulator.settings import SimulatorSettings
 from tests.memory import Client, MemoryRouter, Reply
@@ -128,7 +129,7 @@ def test_a_worker_that_is_known() -> None:
     """
     A worker in service is shown with every field, and each has its own type.
     """
-    router = started("a", simulator=SimulatorSettings(model="cosmos3"))
+    router = started("a", simulator=SimulatorSettings(model="cosmos3", dp_size=2))
     assert shown(router, "a") == {
         "worker_id": "http%3A%2F%2Fa%3A1",
         "display_id": "a:1",
@@ -147,7 +148,22 @@ def test_a_worker_that_is_known() -> None:
         "capabilities": ["image", "video"],
         "model": "nvidia/Cosmos3-Nano",
         "weights": None,
+        "replicas": 2,
+        "concurrency": None,
+        "speed": None,
+        "learned": None,
     }
+
+
+def test_what_was_learned() -> None:
+    """
+    What is known of a worker's speed is shown as it is given; nothing known is null.
+    """
+    worker = Worker(url="http://a:1", serial=1)
+    assert worker_object.shown(worker, {"image": {"samples": 3}})["learned"] == {
+        "image": {"samples": 3}
+    }
+    assert worker_object.shown(worker, {})["learned"] is None
 
 
 def test_a_worker_that_is_not_known_yet() -> None:
@@ -326,6 +342,21 @@ def test_other_methods(method: str) -> None:
         (b'{"disabled": true, "url": "http://b:1"}', "Unknown fields: url"),
         (b'{"is_dead": true, "is_sleeping": true}', "Unknown fields: is_sleeping"),
         (b'{"draining": true, "refresh_video_support": []}', "refresh_video_support must be"),
+        (b'{"concurrency": -1}', "concurrency must be a count from 0 to 1000000"),
+        (b'{"concurrency": 1000001}', "concurrency must be a count from 0 to 1000000"),
+        (b'{"concurrency": 1.0}', "concurrency must be a count"),
+        (b'{"concurrency": true}', "concurrency must be a count"),
+        (b'{"concurrency": "4"}', "concurrency must be a count"),
+        (b'{"concurrency": ["auto"]}', "concurrency must be a count"),
+        (b'{"speed": 0}', "speed must be a number from 0.001 to 1000"),
+        (b'{"speed": 0.0009}', "speed must be a number from 0.001 to 1000"),
+        (b'{"speed": 1000.1}', "speed must be a number from 0.001 to 1000"),
+        (b'{"speed": NaN}', "speed must be a number"),
+        (b'{"speed": Infinity}', "speed must be a number"),
+        (b'{"speed": false}', "speed must be a number"),
+        (b'{"speed": "1"}', "speed must be a number"),
+        (b'{"speed": 2, "concurrency": -1}', "concurrency must be a count"),
+        (b'{"speed": 2, "draining": null}', "draining must be true or false"),
     ],
 )
 def test_bad_changes(body: bytes, sentence: str) -> None:
@@ -362,7 +393,7 @@ def test_taken_out_and_back(field: str) -> None:
     assert put(router, busy, **{field: False}).json["worker"]["state"] == "ready"
     for _ in range(2):
         router.ask("GET", "/server_info")
-    assert "/server_info" in targets(router, busy)
+    assert "/server_info" in targets(router, busy)[before:]
 
 
 def test_all_taken_out() -> None:
@@ -385,6 +416,47 @@ def test_several_wishes_at_once() -> None:
     worker = put(router, "a", is_dead=True, draining=True, disabled=True).json["worker"]
     assert (worker["is_dead"], worker["draining"], worker["disabled"]) == (True, True, True)
     assert worker["state"] == "dead"
+
+
+@pytest.mark.parametrize("concurrency", [0, 3, 1_000_000, "auto", None])
+def test_concurrency(concurrency: int | str | None) -> None:
+    """
+    How many generations a worker is given at once is a count, ``auto``, or null for the fleet's.
+    """
+    router = started("a", "b")
+    put(router, "a", concurrency=7)
+    changed = put(router, "a", concurrency=concurrency)
+    assert (changed.status, changed.json["status"]) == (200, "success")
+    assert changed.json["worker"]["concurrency"] == concurrency
+    assert shown(router, "a")["concurrency"] == concurrency
+    assert router.service.pool["http://a:1"].concurrency == concurrency
+    assert shown(router, "b")["concurrency"] is None
+
+
+@pytest.mark.parametrize("speed", [0.001, 0.5, 1, 1000, None])
+def test_speed(speed: float | None) -> None:
+    """
+    A worker's speed is what an operator says, or with null what is learned.
+    """
+    router = started("a", "b")
+    put(router, "a", speed=7)
+    assert put(router, "a", speed=speed).json["worker"]["speed"] == speed
+    assert shown(router, "a")["speed"] == speed
+    assert router.service.pool["http://a:1"].speed == speed
+    assert shown(router, "b")["speed"] is None
+
+
+def test_settings_and_flags_at_once() -> None:
+    """
+    One change may hold both, and what it does not name stays as it was.
+    """
+    router = started("a")
+    worker = put(router, "a", concurrency="auto", speed=0.5, draining=True).json["worker"]
+    facets = (worker["concurrency"], worker["speed"], worker["draining"])
+    assert facets == ("auto", 0.5, True)
+    worker = put(router, "a", draining=False).json["worker"]
+    facets = (worker["concurrency"], worker["speed"], worker["draining"])
+    assert facets == ("auto", 0.5, False)
 
 
 def test_quarantined_by_hand() -> None:

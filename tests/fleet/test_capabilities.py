@@ -75,7 +75,9 @@ def test_output_types_stand_in() -> None:
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(
-                st.sampled_from(["data", "id", "model_path", "supported_task_types", "task_type"]),
+                st.sampled_from(
+                    ["data", "id", "model_path", "supported_task_types", "task_type", "dp_size"]
+                ),
                 inner,
                 max_size=5,
             )
@@ -87,8 +89,13 @@ def test_whatever_a_worker_says(answer: Any) -> None:
     """
     No answer breaks the router; what it does not understand stays unknown.
     """
-    for found in (reported(answer, None), reported(None, answer)):
+    for found in (
+        reported(answer, None),
+        reported(None, answer),
+        reported(None, None, answer),
+    ):
         assert found.abilities is None
+        assert 1 <= found.replicas <= 1024
         assert all(isinstance(name, str) and name for name in found.names)
 
 
@@ -101,6 +108,27 @@ def test_names() -> None:
     assert known.model == "org/model"
     assert reported(None, {"data": [{"id": "served"}]}).model == "served"
     assert reported(None, None) == Capabilities()
+
+
+@pytest.mark.parametrize(
+    ("said", "replicas"),
+    [(1, 1), (8, 8), (1024, 1024), (100_000, 1024)],
+)
+def test_replicas(said: int, replicas: int) -> None:
+    """
+    A worker has as many replicas as it says, of which 1024 are believed.
+    """
+    assert reported(None, None, {"dp_size": said}).replicas == replicas
+
+
+@pytest.mark.parametrize("nonsense", [0, -3, True, 2.0, "2", None, [2]])
+def test_no_number_of_replicas(nonsense: object) -> None:
+    """
+    Where a worker names no number of replicas it has one.
+    """
+    found = reported(None, None, {"dp_size": nonsense}).replicas
+    assert (found, type(found)) == (1, int)
+    assert reported(None, None, {}).replicas == reported(None, None).replicas == 1
 
 
 def test_unknown_counts_as_able() -> None:

@@ -35,7 +35,7 @@ VIDEO = {"prompt": "a fox", "size": "64x64", "num_frames": 5}
 MESH = {"prompt": "a fox", "input_image": "data:image/png;base64,iVBORw0KGgo=", "size": "64x64"}
 
 # What the router asks a worker on its own account.
-_OWN = ("/health", "/model_info", "/v1/models")
+_OWN = ("/health", "/model_info", "/v1/models", "/server_info")
 
 
 @define(eq=False)

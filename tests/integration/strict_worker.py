@@ -16,7 +16,7 @@ _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (/[!-~]*) HTTP/1\.1"
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ?([\t -~\x80-\xff]*)")
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
 # What the router asks a worker on its own account.
-_OWN = ("/health", "/model_info", "/v1/models")
+_OWN = ("/health", "/model_info", "/v1/models", "/server_info")
 
 
 class Violation(Exception):
@@ -100,7 +100,7 @@ class StrictWorker(Factory):
         """
         The whole answer to *request*.
         """
-        if request.target not in _OWN:
+        if request.target not in _OWN or request.values(b"x-forwarded-for"):
             self.requests.append(request)
         body = b'{"number":%d}' % len(self.requests)
         head = b"HTTP/1.1 200 OK\r\nServer: strict\r\nContent-Length: %d\r\n\r\n" % len(body)

@@ -189,6 +189,9 @@ async def _router(session: Session) -> None:
     shown = (await ask("GET", "/health_workers"))["workers"]
     assert [worker["url"] for worker in shown] == urls
     assert (await ask("GET", "/server_info"))["version"]
+    assert (await ask("GET", "/queue"))["waiting"] == []
+    for method, path in (("DELETE", "/queue/x"), ("GET", "/rollouts/x"), ("DELETE", "/rollouts/x")):
+        await session.ask(method, path, status=404)
 
 
 @pytest_twisted.ensureDeferred

@@ -4,7 +4,8 @@ A store as a plain model: what the next process should read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sgl_droute.state.saved import Saved, SavedOwner, SavedWorker
@@ -14,16 +15,24 @@ from sgl_droute.state.store import Store
 class Model(Store):
     """
     Keeps in memory what a store would keep, from *saved* on.
+
+    Attributes:
+        puts: How often something was put of each worker's speed (count).
     """
 
     def __init__(self, saved: Saved) -> None:
         self.workers = {worker.url: worker for worker in saved.workers}
         self.owners = {(owner.kind, owner.id): owner for owner in saved.owners}
         self.loras = saved.loras
+        self.speeds = dict(saved.speeds)
+        self.puts: Counter[str] = Counter()
+        self._before: list[Callable[[bool], None]] = []
 
     def load(self) -> Saved:
+        self._before.clear()
         owners = sorted(self.owners.values(), key=lambda each: (each.used, each.kind, each.id))
-        return Saved(tuple(self.workers.values()), tuple(owners), self.loras)
+        speeds = tuple(sorted(self.speeds.items()))
+        return Saved(tuple(self.workers.values()), tuple(owners), self.loras, speeds)
 
     def put_worker(self, worker: SavedWorker) -> None:
         self.workers[worker.url] = worker  # a dict keeps the place of a key that it has
@@ -39,3 +48,20 @@ class Model(Store):
 
     def put_loras(self, calls: Sequence[Mapping[str, Any]]) -> None:
         self.loras = tuple(calls)
+
+    def put_speeds(self, url: str, text: str) -> None:
+        self.speeds[url] = text
+        self.puts[url] += 1
+
+    def drop_speeds(self, url: str) -> None:
+        self.speeds.pop(url, None)
+
+    def before_writing(self, put: Callable[[bool], None]) -> None:
+        self._before.append(put)
+
+    def write(self, *, last: bool = False) -> None:
+        """
+        What a store does twice a second, and once more when it stops.
+        """
+        for put in self._before:
+            put(last)

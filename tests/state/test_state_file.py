@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from sgl_droute.state import database as database_module
 from sgl_droute.state.database import Database, StateError
 from sgl_droute.state.saved import SavedOwner, SavedWorker
-from sgl_droute.state.tables import EMPTY, put_worker
+from sgl_droute.state.tables import EMPTY, STEPS, Contents, put_speeds, put_worker
 from tests.state.hands import Bench
 
 W1 = SavedWorker(url="http://w1:1")
@@ -37,6 +38,41 @@ def written(path: str) -> str:
     database = Database(path)
     database.write([put_worker(W1, 0)], patience=0.0)
     database.close()
+    return path
+
+
+# How version 1 made its file, and wrote into it.
+FIRST_VERSION = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA application_id = 1397181540",
+    "PRAGMA user_version = 1",
+    "CREATE TABLE workers (url TEXT PRIMARY KEY, place INTEGER NOT NULL, dead INTEGER NOT NULL,"
+    " draining INTEGER NOT NULL, leaving INTEGER NOT NULL, disabled INTEGER NOT NULL,"
+    " asleep INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE owners (kind TEXT NOT NULL, id TEXT NOT NULL, worker TEXT NOT NULL,"
+    " used REAL NOT NULL, open INTEGER NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID",
+    "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "INSERT INTO workers VALUES ('http://w2:1', 1, 0, 1, 0, 0, 1)",
+    "INSERT INTO workers VALUES ('http://w1:1', 3, 1, 0, 0, 0, 0)",
+    "INSERT INTO owners VALUES ('video', 'v', 'http://w1:1', 2.5, 1)",
+    """INSERT INTO facts VALUES ('loras', '[{"a": 1}]')""",
+)
+OF_FIRST_VERSION = Contents(
+    {"http://w2:1": 1, "http://w1:1": 3},
+    (
+        SavedWorker(url="http://w2:1", draining=True, asleep=True),
+        SavedWorker(url="http://w1:1", dead=True),
+    ),
+    (SavedOwner(kind="video", id="v", worker="http://w1:1", used=2.5, open=True),),
+    ({"a": 1},),
+    (),
+)
+
+
+@pytest.fixture
+def older(path: str) -> str:
+    """A state file of version 1."""
+    execute(path, *FIRST_VERSION)
     return path
 
 
@@ -116,10 +152,109 @@ def test_newer_version(written: str) -> None:
     execute(written, "PRAGMA user_version = 7")
     before = Path(written).read_bytes()
     assert refused(written) == (
-        f"state file {written}: has version 7, and this sgl-droute reads version 1 only: "
+        f"state file {written}: has version 7, and this sgl-droute reads versions 1 to 2 only: "
         "a newer one wrote it"
     )
     assert Path(written).read_bytes() == before
+
+
+def schema(path: str) -> dict[str, list[tuple[object, ...]]]:
+    """
+    The version of a file, and the columns of its tables.
+    """
+    with closing(sqlite3.connect(path)) as connection:
+        version = connection.execute("PRAGMA user_version").fetchall()
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        return {"version": version} | {
+            name: connection.execute(f"PRAGMA table_info({name})").fetchall()
+            for (name,) in tables.fetchall()
+        }
+
+
+def test_older_version_is_read(older: str) -> None:
+    """
+    A file of version 1 is read whole, and reading leaves it as it was.
+    """
+    before = Path(older).read_bytes()
+    assert Database(older).read(patience=0.0) == OF_FIRST_VERSION
+    assert Path(older).read_bytes() == before
+
+
+def test_older_version_is_upgraded(older: str, tmp_path: Path) -> None:
+    """
+    The first write makes a file of version 1 like a new one, and keeps all that it held.
+    """
+    fresh = str(tmp_path / "fresh.sqlite")
+    fast = SavedWorker(url="http://w2:1", concurrency="auto", speed=2.0)
+    for path in (older, fresh):
+        database = Database(path)
+        database.write([put_worker(fast, 1), put_speeds(fast.url, "x")], patience=0.0)
+        database.close()
+    assert schema(older) == schema(fresh)
+    contents = Database(older).read(patience=0.0)
+    assert contents.workers == (fast, *OF_FIRST_VERSION.workers[1:])
+    assert contents.owners == OF_FIRST_VERSION.owners
+    assert contents.loras == OF_FIRST_VERSION.loras
+    assert contents.speeds == ((fast.url, "x"),)
+
+
+@pytest.mark.parametrize("done", range(len(STEPS[1]) + 1))
+def test_upgrade_that_fails(older: str, done: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Wherever an upgrade is cut off, the file is of version 1 as before, and the next write upgrades.
+    """
+    steps = {1: (*STEPS[1][:done], "SELECT * FROM nowhere")}
+    before = schema(older)
+    with monkeypatch.context() as patched:
+        patched.setattr(database_module, "STEPS", steps)
+        with pytest.raises(StateError, match="no such table: nowhere"):
+            Database(older).write([put_speeds(W1.url, "x")], patience=0.0)
+    assert schema(older) == before
+    assert Database(older).read(patience=0.0) == OF_FIRST_VERSION
+    database = Database(older)
+    database.write([put_speeds(W1.url, "x")], patience=0.0)
+    database.close()
+    assert Database(older).read(patience=0.0).speeds == ((W1.url, "x"),)
+
+
+@pytest.mark.parametrize("done", range(1, len(STEPS[1]) + 1))
+def test_killed_during_an_upgrade(older: str, done: int) -> None:
+    """
+    What a process leaves that is killed during an upgrade is a file of version 1.
+    """
+    copy = f"{older}-copy"
+    with closing(sqlite3.connect(older, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in STEPS[1][:done]:
+            connection.execute(statement)
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{older}{suffix}", f"{copy}{suffix}")
+    assert Database(copy).read(patience=0.0) == OF_FIRST_VERSION
+
+
+def test_upgrade_on_a_full_disk(older: str) -> None:
+    """
+    A disk without room for the upgrade leaves the file as it was, and it is done when there is.
+    """
+    database = Database(older)
+    with full_disk(0), pytest.raises(StateError):
+        database.write([put_worker(W1, 3)], patience=0.0)
+    assert Database(older).read(patience=0.0) == OF_FIRST_VERSION
+    database.write([put_worker(W1, 3)], patience=0.0)
+    database.close()
+    assert Database(older).read(patience=0.0).workers == (OF_FIRST_VERSION.workers[0], W1)
+
+
+def test_upgraded_by_another(older: str) -> None:
+    """
+    A file that another process upgraded since it was read is written to all the same.
+    """
+    mine, other = Database(older), Database(older)
+    mine.read(patience=0.0)
+    for database, name in ((other, "other"), (mine, "mine")):
+        database.write([put_speeds(f"http://{name}:1", "x")], patience=0.0)
+        database.close()
+    assert len(Database(older).read(patience=0.0).speeds) == 2
 
 
 def test_no_database(path: str) -> None:

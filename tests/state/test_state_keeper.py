@@ -4,19 +4,23 @@ The keeper: what the fleet remembers goes to a store, and comes back from it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import pytest
 from attrs import evolve
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from sgl_droute.fleet.holdings import Holdings
+from sgl_droute.fleet.job import Known
 from sgl_droute.fleet.jobs import OpenJobs
 from sgl_droute.fleet.loras import SET, LoraCall
 from sgl_droute.fleet.owners import Owners
 from sgl_droute.fleet.pool import Pool
-from sgl_droute.fleet.worker import Probe, quarantined
+from sgl_droute.fleet.speeds import Speeds
+from sgl_droute.fleet.worker import Concurrency, Probe, quarantined
 from sgl_droute.state.keeper import Keeper
 from sgl_droute.state.saved import Saved
 from sgl_droute.state.store import Store
@@ -26,14 +30,41 @@ GOOD, BAD = Probe(healthy=True), Probe(healthy=False, reason="/health answered 5
 A, B = "http://a:1", "http://b:1"
 
 
+class Lessons:
+    """
+    Stands for learned speeds.
+
+    Attributes:
+        texts: What is known of each worker.
+        asked: How often that was asked for (count).
+    """
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+        self.asked = 0
+        self.on_change: Callable[[str, str], object] = lambda url, kind: None
+
+    def learn(self, url: str, text: str) -> None:
+        self.texts[url] = text
+        self.on_change(url, "image")
+
+    def saved(self, url: str) -> str | None:
+        self.asked += 1
+        return self.texts.get(url)
+
+    def restore(self, url: str, text: str) -> None:
+        self.texts[url] = text
+
+
 class Fleet:
-    """A pool and its holdings, kept in a store."""
+    """A pool, its holdings and what was learned of its speeds, kept in a store."""
 
     def __init__(self, store: Store) -> None:
         self.now = 1_000_000.0
+        self.lessons = Lessons()
         self.pool = Pool()
         self.holdings = Holdings(self.pool, Owners(3600.0), OpenJobs(), lambda: self.now)
-        Keeper(store, self.pool, self.holdings).begin()
+        Keeper(store, self.pool, self.holdings, self.lessons).begin()
 
     @property
     def states(self) -> dict[str, str]:
@@ -65,6 +96,122 @@ def test_flags_survive() -> None:
     assert list(again.states.values()) == ["joining", "draining", "disabled", "sleeping", "dead"]
     assert not again.pool["http://dead:1"].probed
     assert list(again.states) == list(fleet.states)
+
+
+def test_settings_survive() -> None:
+    """
+    What an operator said of a worker's concurrency and speed comes back, and so does its end.
+    """
+    kept = store()
+    fleet = Fleet(kept)
+    for url, concurrency in ((A, "auto"), (B, 0)):
+        worker = fleet.pool.add(url)
+        fleet.pool.change(worker, partial(evolve, concurrency=concurrency, speed=0.5))
+    again = Fleet(kept)
+    assert [(each.concurrency, each.speed) for each in again.pool] == [("auto", 0.5), (0, 0.5)]
+    again.pool.change(again.pool[A], partial(evolve, concurrency=None, speed=None))
+    assert (Fleet(kept).pool[A].concurrency, Fleet(kept).pool[A].speed) == (None, None)
+
+
+def test_learned_speeds_survive() -> None:
+    """
+    What was learned is known after a stop, of each worker by itself.
+    """
+    kept = store()
+    fleet = Fleet(kept)
+    for url in (A, B):
+        fleet.pool.add(url)
+        fleet.lessons.learn(url, f"of {url}")
+    kept.write(last=True)
+    assert Fleet(kept).lessons.texts == {A: f"of {A}", B: f"of {B}"}
+
+
+def test_learned_speeds_are_written_now_and_then() -> None:
+    """
+    However much is learned of a worker, it is asked for and put once in 30 s, as it is then.
+    """
+    kept = store()
+    fleet = Fleet(kept)
+    for url in (A, B):
+        fleet.pool.add(url)
+    for second in range(91):
+        fleet.now = 1_000_000.0 + second
+        fleet.lessons.learn(A, str(second))
+        kept.write()
+        if second == 29:
+            assert kept.puts == {}
+    fleet.lessons.learn(B, "not yet")
+    kept.write()
+    assert (kept.puts, fleet.lessons.asked) == ({A: 2}, 2)
+    assert kept.speeds == {A: "61"}
+    fleet.now += 1000.0
+    for _ in range(3):
+        kept.write()
+    assert (kept.puts, kept.speeds) == ({A: 3, B: 1}, {A: "90", B: "not yet"})
+
+
+def test_learned_speeds_go_with_their_worker() -> None:
+    """
+    Nothing stays of a worker that left, and nothing that comes late is asked for or kept.
+    """
+    kept = store()
+    fleet = Fleet(kept)
+    fleet.pool.add(A)
+    fleet.lessons.learn(A, "first")
+    kept.write(last=True)
+    fleet.lessons.learn(A, "second")
+    fleet.pool.remove(A)
+    kept.write(last=True)
+    fleet.lessons.learn(A, "late")
+    kept.write(last=True)
+    assert (kept.speeds, fleet.lessons.asked) == ({}, 1)
+    assert Fleet(kept).lessons.texts == {}
+
+
+def test_learned_speeds_of_nobody() -> None:
+    """
+    Speeds of workers that are not in the fleet, or are there for one run only, are not kept.
+    """
+    kept = Model(Saved(speeds=((A, "left behind"),)))
+    fleet = Fleet(kept)
+    fleet.pool.add(B, lasting=False)
+    fleet.lessons.learn(B, "for one run")
+    kept.write(last=True)
+    assert fleet.lessons.texts == {B: "for one run"}
+    assert kept.speeds == {}
+
+
+def test_nothing_to_keep_of_a_speed() -> None:
+    """
+    Where nothing is to be kept after all, nothing is put.
+    """
+    kept = store()
+    fleet = Fleet(kept)
+    fleet.pool.add(A)
+    fleet.lessons.on_change(A, "image")
+    kept.write(last=True)
+    assert (fleet.lessons.asked, kept.puts) == (1, {})
+
+
+def test_predictions_survive() -> None:
+    """
+    A fleet begun with the state predicts as the one before it did.
+    """
+    kept, demand = store(), Known(100_000.0)
+    before, after = Speeds(), Speeds()
+    for number, speeds in enumerate((before, after)):
+        pool = Pool()
+        holdings = Holdings(pool, Owners(3600.0), OpenJobs(), lambda: 0.0)
+        Keeper(kept, pool, holdings, speeds).begin()
+        worker = pool.add(A)
+        if number == 0:
+            for _ in range(5):
+                speeds.learn(worker, "image", demand, 3.0)
+            kept.write(last=True)
+    assert before.learned(worker, "image")
+    assert after.learned(worker, "image")
+    expected = before.seconds(worker, "image", demand)
+    assert after.seconds(worker, "image", demand) == pytest.approx(expected, rel=0.05)
 
 
 def test_a_worker_that_never_was_well_may_still_join() -> None:
@@ -185,6 +332,16 @@ class KeptFleet(RuleBasedStateMachine):
         if url in self.fleet.pool:
             self.fleet.pool.change(self.fleet.pool[url], lambda now: evolve(now, **facets))
 
+    @rule(
+        url=URLS,
+        concurrency=st.sampled_from([None, "auto", 0, 3]),
+        speed=st.sampled_from([None, 0.5, 2.0]),
+    )
+    def configure(self, url: str, concurrency: Concurrency | None, speed: float | None) -> None:
+        facets: dict[str, Any] = {"concurrency": concurrency, "speed": speed}
+        if url in self.fleet.pool:
+            self.fleet.pool.change(self.fleet.pool[url], lambda now: evolve(now, **facets))
+
     @rule(url=URLS)
     def quarantine(self, url: str) -> None:
         if url in self.fleet.pool:
@@ -219,6 +376,7 @@ class KeptFleet(RuleBasedStateMachine):
             for flag in FLAGS:
                 assert getattr(mine, flag) == getattr(other, flag)
             assert mine.jobs == other.jobs
+            assert (mine.concurrency, mine.speed) == (other.concurrency, other.speed)
         for number in range(6):
             for kind in ("video", "image"):
                 mine_entry = self.fleet.holdings.owners.entry(kind, f"id{number}")

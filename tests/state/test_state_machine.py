@@ -23,7 +23,13 @@ IDS = [("image", "a"), ("video", "a"), ("video", "b"), ("mesh", "é\0")]
 urls = st.sampled_from(URLS)
 ids = st.sampled_from(IDS)
 workers = st.builds(
-    SavedWorker, url=urls, dead=st.booleans(), leaving=st.booleans(), asleep=st.booleans()
+    SavedWorker,
+    url=urls,
+    dead=st.booleans(),
+    leaving=st.booleans(),
+    asleep=st.booleans(),
+    concurrency=st.sampled_from([None, "auto", 0, 2]),
+    speed=st.sampled_from([None, 0.5, 2.0]),
 )
 owners = st.builds(
     lambda key, worker, used, still_open: SavedOwner(
@@ -76,6 +82,16 @@ class StateMachine(RuleBasedStateMachine):
         for store in self._both():
             store.put_loras(calls)
 
+    @rule(url=urls, text=st.text(alphabet="1é\0", max_size=2))
+    def put_speeds(self, url: str, text: str) -> None:
+        for store in self._both():
+            store.put_speeds(url, text)
+
+    @rule(url=urls)
+    def drop_speeds(self, url: str) -> None:
+        for store in self._both():
+            store.drop_speeds(url)
+
     @precondition(lambda self: self.writing is None)
     @rule()
     def begin_to_write(self) -> None:
@@ -121,7 +137,7 @@ class StateMachine(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_bounded(self) -> None:
-        assert len(self.bench.store._pending) <= len(URLS) + len(IDS) + 1
+        assert len(self.bench.store._pending) <= 2 * len(URLS) + len(IDS) + 1
 
     def teardown(self) -> None:
         self.bench.database.close()

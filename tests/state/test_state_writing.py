@@ -52,12 +52,19 @@ def result_of(stopping: Deferred[None]) -> list[None]:
 
 def test_everything_comes_back(bench: Bench) -> None:
     """
-    Every flag, owner and LoRA call is read as it was put; half a second is enough.
+    Every flag, setting, owner, LoRA call and learned speed is read as it was put; half a second is
+    enough.
     """
     flags: dict[str, Any]
     workers = [
         SavedWorker(url=f"http://{name}:1", **{name: True})
         for name in ("dead", "draining", "leaving", "disabled", "asleep")
+    ]
+    workers += [
+        SavedWorker(url="http://c1:1", concurrency="auto", speed=0.25),
+        SavedWorker(url="http://c2:1", concurrency=0),
+        SavedWorker(url="http://c3:1", concurrency=1_000_000, speed=1000.0),
+        SavedWorker(url="http://c4:1", speed=0.001),
     ]
     owners = [
         SavedOwner(kind="image", id="a/b c\0é", worker="http://w:1", used=0.25),
@@ -70,9 +77,14 @@ def test_everything_comes_back(bench: Bench) -> None:
     for each in reversed(owners):
         bench.store.put_owner(each)
     bench.store.put_loras([flags, {"path": "/v1/merge_lora_weights"}])
+    bench.store.put_speeds(W2.url, "[1,2]")
+    bench.store.put_speeds(W1.url, "é\0")
     bench.clock.advance(0.5)
     loras = (flags, {"path": "/v1/merge_lora_weights"})
-    assert in_file(bench) == Saved(tuple(workers), tuple(owners), loras)
+    speeds = ((W1.url, "é\0"), (W2.url, "[1,2]"))
+    saved = in_file(bench)
+    assert saved == Saved(tuple(workers), tuple(owners), loras, speeds)
+    assert [type(worker.concurrency) for worker in saved.workers[-3:]] == [int, int, type(None)]
 
 
 def test_changes_are_merged(bench: Bench) -> None:
@@ -82,12 +94,68 @@ def test_changes_are_merged(bench: Bench) -> None:
     """
     for used in range(1000):
         bench.store.put_owner(owner("v", used / 1000))
+        bench.store.put_speeds(W1.url, str(used))
     bench.store.put_owner(owner("short-lived"))
     bench.store.drop_owner("video", "short-lived")
+    bench.store.put_speeds(W2.url, "short-lived")
+    bench.store.drop_speeds(W2.url)
     assert bench.database.written == []
     bench.clock.advance(0.5)
-    assert bench.database.written == [1]
+    assert bench.database.written == [2]
     assert in_file(bench).owners == (owner("v", 0.999),)
+    assert in_file(bench).speeds == ((W1.url, "999"),)
+
+
+def test_speeds_are_dropped(bench: Bench) -> None:
+    """
+    What was learned of a worker goes when it is dropped, also in a later process, and not before.
+    """
+    bench.store.put_speeds(W1.url, "1")
+    bench.store.put_speeds(W2.url, "2")
+    bench.clock.advance(0.5)
+    bench.store.drop_worker(W1.url)
+    bench.clock.advance(0.5)
+    again = bench.restarted()
+    assert again.store.load().speeds == ((W1.url, "1"), (W2.url, "2"))
+    again.store.startService()
+    again.store.drop_speeds(W1.url)
+    again.clock.advance(0.5)
+    assert in_file(again).speeds == ((W2.url, "2"),)
+
+
+def test_put_at_the_last_moment(bench: Bench) -> None:
+    """
+    Who asks for it is called before each write, and with true before the last one; what it puts is
+    in that write.
+    """
+    calls: list[bool] = []
+
+    def put(last: bool) -> None:
+        calls.append(last)
+        bench.store.put_speeds(W1.url, str(len(calls)))
+
+    bench.store.before_writing(put)
+    bench.clock.pump([0.5, 0.5])
+    assert in_file(bench).speeds == ((W1.url, "2"),)
+    bench.store.stopService()
+    assert calls == [False, False, True]
+    assert bench.database.written == [1, 1, 1]
+    assert in_file(bench).speeds == ((W1.url, "3"),)
+
+
+@pytest.mark.logs_failures
+def test_a_put_that_breaks(bench: Bench, logged: list[LogEvent]) -> None:
+    """
+    What fails before a write is logged, and everything else is written.
+    """
+    bench.store.before_writing(lambda last: print(1 // 0))
+    bench.store.put_worker(W1)
+    bench.clock.advance(0.5)
+    bench.store.put_worker(W2)
+    assert result_of(bench.store.stopService()) == [None]
+    failures = [event["log_failure"].type for event in logged if "log_failure" in event]
+    assert failures == [ZeroDivisionError] * 2
+    assert in_file(bench).workers == (W1, W2)
 
 
 def test_nothing_to_write(bench: Bench) -> None:
@@ -324,14 +392,16 @@ def test_least_recently_used_owners_go(bench: Bench) -> None:
 
 def test_ids_that_are_no_text(bench: Bench) -> None:
     """
-    An id with half a surrogate pair is not kept, and does not keep the others from being written.
+    An id or a speed with half a surrogate pair is not kept, and does not keep the others from being
+    written.
     """
     bench.store.put_owner(owner("bad \ud800"))
     bench.store.drop_owner("video", "bad \ud800")
     bench.store.put_owner(owner("bad \ud800"))
+    bench.store.put_speeds(W1.url, "bad \ud800")
     bench.store.put_owner(owner("good"))
     bench.clock.advance(0.5)
-    assert in_file(bench).owners == (owner("good"),)
+    assert in_file(bench) == Saved((), (owner("good"),))
 
 
 @pytest.mark.parametrize("value", [object(), b"bytes"])

@@ -26,7 +26,9 @@ def operate(store: Store, number: int) -> None:
     url = f"http://w{number % 5}:1"
     if number % 11 == 0:
         store.drop_worker(url)
-    store.put_worker(SavedWorker(url=url, dead=number % 2 == 0))
+        store.drop_speeds(url)
+    store.put_worker(SavedWorker(url=url, dead=number % 2 == 0, concurrency=number % 3))
+    store.put_speeds(url, str(number))
     store.put_owner(SavedOwner(kind="video", id=str(number % 50), worker=url, used=float(number)))
     store.drop_owner("video", str(number * 3 % 50))
     store.put_loras([{"number": number}])

@@ -16,6 +16,7 @@ from tests.memory import MemoryRouter
 
 UNKNOWN = Capabilities()
 QUESTIONS = ("/model_info", "/v1/models")
+REPLICAS = "/server_info"
 
 
 def started(*workers: str, **options: Any) -> MemoryRouter:
@@ -170,6 +171,52 @@ def test_one_answer_is_enough() -> None:
         router.settle()
         assert abilities(router, "a") == {"image"}
         assert known(router, "a").names == {"Qwen/Qwen-Image"}
+
+
+def test_replicas() -> None:
+    """
+    How many replicas a worker has is learned with what it serves, and follows a change.
+    """
+    router = started("a", simulator=SimulatorSettings(dp_size=4))
+    assert known(router, "a").replicas == 4
+    router._simulator = SimulatorSettings(dp_size=2)
+    router.start_worker("a")
+    router.wait(65)
+    assert known(router, "a").replicas == 2
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [{"status": 404}, {"status": 500}, {"hang": True}, {"status": 200, "body": "?"}],
+    ids=["unknown route", "error", "silence", "no JSON"],
+)
+def test_replicas_untold(rule: dict[str, Any]) -> None:
+    """
+    A worker that does not say how many replicas it has is known all the same, with one of them; of
+    one that had said so before, that is still believed.
+    """
+    router = MemoryRouter("a", "b", simulator=SimulatorSettings(dp_size=4))
+    fault(router, "a", path=REPLICAS, **rule)
+    router.service.startService()
+    router.settle()
+    router.wait(6)
+    assert (abilities(router, "a"), known(router, "a").replicas) == ({"image"}, 1)
+    fault(router, "b", path=REPLICAS, **rule)
+    before = asked(router, "b")
+    router.wait(70)
+    assert asked(router, "b") > before
+    assert known(router, "b").replicas == 4
+
+
+def test_replicas_of_another_model() -> None:
+    """
+    What serves another model is another worker: nothing is believed of its predecessor.
+    """
+    router = started("a", simulator=SimulatorSettings(dp_size=4))
+    replace(router, "a", "fastwan")
+    fault(router, "a", path=REPLICAS, status=500)
+    router.wait(65)
+    assert (abilities(router, "a"), known(router, "a").replicas) == ({"video"}, 1)
 
 
 def test_a_worker_that_warms_up() -> None:
