@@ -8,7 +8,7 @@ it has ended, so that its latency is the whole generation. Who made it each work
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from attrs import define, evolve, field, frozen
@@ -18,6 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.http_headers import Headers
 
 from bench.harness.counters import generations
 from bench.harness.summary import Outcome
@@ -90,11 +91,13 @@ class Caller:
         """
         return await self._limited("GET", url, None, timeout or self.timeout)
 
-    async def post(self, url: str, fields: dict[str, object]) -> Answer:
+    async def post(
+        self, url: str, fields: dict[str, object], headers: Mapping[str, str] | None = None
+    ) -> Answer:
         """
         The answer to a POST of *fields* as JSON.
         """
-        return await self._limited("POST", url, fields, self.timeout)
+        return await self._limited("POST", url, fields, self.timeout, headers)
 
     async def generations(self, worker: str) -> int | None:
         """
@@ -110,14 +113,28 @@ class Caller:
         return generations(answer.body.decode()) if answer.status == 200 else None
 
     async def _limited(
-        self, method: str, url: str, fields: dict[str, object] | None, timeout: float
+        self,
+        method: str,
+        url: str,
+        fields: dict[str, object] | None,
+        timeout: float,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        calling = Deferred.fromCoroutine(self._call(method, url, fields))
+        calling = Deferred.fromCoroutine(self._call(method, url, fields, headers))
         return await cancellable(calling).addTimeout(timeout, self.reactor)
 
-    async def _call(self, method: str, url: str, fields: dict[str, object] | None) -> Answer:
+    async def _call(
+        self,
+        method: str,
+        url: str,
+        fields: dict[str, object] | None,
+        headers: Mapping[str, str] | None,
+    ) -> Answer:
         body: dict[str, Any] = {} if fields is None else {"json": fields}
-        response = await self.http.request(method, url, allow_redirects=False, **body)
+        given = Headers({name: [value] for name, value in (headers or {}).items()})
+        response = await self.http.request(
+            method, url, headers=given, allow_redirects=False, **body
+        )
         return Answer(response.code, await response.content())
 
 
@@ -131,6 +148,7 @@ class Generations:
         workers: Base URLs of the workers that may hold a video job.
         extra: Fields of every request.
         poll_interval: Seconds between looks at a video job.
+        headers: Of every request.
     """
 
     caller: Caller
@@ -139,6 +157,7 @@ class Generations:
     workers: Sequence[str]
     extra: dict[str, object] = field(factory=dict)
     poll_interval: float = 0.2
+    headers: Mapping[str, str] = field(factory=dict)
 
     async def send(self, prompt: Prompt) -> Outcome:
         """
@@ -155,7 +174,7 @@ class Generations:
 
     async def _sent(self, prompt: Prompt) -> Outcome:
         answer = await self.caller.post(
-            self.url + _PATHS[self.task], {**prompt.fields(), **self.extra}
+            self.url + _PATHS[self.task], {**prompt.fields(), **self.extra}, self.headers
         )
         outcome = Outcome(status=answer.status, size=len(answer.body))
         if answer.status != 200:

@@ -30,7 +30,7 @@ def run(script: str, *, compare: bool) -> NoReturn:
     answered well, 1 when one was not or nothing could be measured, 2 for a wrong option.
 
     Args:
-        compare: Whether several routing algorithms are measured.
+        compare: Whether several arms are measured.
     """
     settings = read_settings(script, sys.argv[1:], compare=compare)
     react(_main, (script, settings))

@@ -13,8 +13,10 @@ from typing import Any
 from attrs import define, evolve, frozen
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from bench.harness.arm import Arm
 from bench.harness.children import Children
 from bench.harness.client import Caller, Generations, http_client
+from bench.harness.expected import lower_bound
 from bench.harness.fleet import (
     Fleet,
     how_simulated,
@@ -27,7 +29,7 @@ from bench.harness.options import Settings
 from bench.harness.router import Router, start_router, workers_of
 from bench.harness.summary import Record, Result, merged
 from bench.harness.together import together
-from bench.harness.workload import workload
+from bench.harness.workload import Prompt, workload
 
 
 class WarmupFailed(Exception):
@@ -39,7 +41,7 @@ class Measured:
     """
     Attributes:
         fleet: ``simulated``, ``sglang`` or ``running``.
-        results: One per algorithm, all its measurements put together.
+        results: One per arm, all its measurements put together.
     """
 
     fleet: str
@@ -81,9 +83,10 @@ class _Bench:
         if self.settings.warmup:
             await together(self._warm(url) for url in fleet.urls)
         rounds = []
-        for _ in range(self.settings.repeat):
-            results = [await self._measured(each, fleet) for each in self.settings.algorithms]
-            rounds.append(results)
+        for number in range(self.settings.repeat):
+            seed = self.settings.seed + number
+            prompts = workload(evolve(self.settings.plan, seed=seed))
+            rounds.append([await self._measured(arm, prompts, fleet) for arm in self.settings.arms])
         return Measured(
             fleet=fleet.kind,
             results=tuple(merged(results) for results in zip(*rounds, strict=True)),
@@ -104,31 +107,46 @@ class _Bench:
         return fleet
 
     async def _warm(self, url: str) -> None:
-        plan = evolve(self.settings.plan, count=self.settings.warmup, request_rate=None)
         generations = self._generations(url, [url])
-        for prompt in workload(evolve(plan, seed=plan.seed - 1)):
+        for prompt in self._rehearsal(self.settings.warmup):
             outcome = await generations.send(prompt)
             if outcome.error:
                 raise WarmupFailed(f"warm-up of {url}: {outcome.error} (--warmup 0 leaves it out)")
 
-    async def _measured(self, algorithm: str, fleet: Fleet) -> Result:
-        router = await self._router(algorithm, fleet)
+    async def _teach(self, router: Router, workers: Sequence[str]) -> None:
+        prompts = self._rehearsal(self.settings.router_warmup)
+        load = Load(self.caller.reactor, self._generations(router.url, workers).send)
+        # More than one each, so that algorithms that look at what is in flight use all of them.
+        for record in await load.closed_loop(prompts, 2 * len(workers)):
+            if not record.ok:
+                raise WarmupFailed(f"warm-up of the router: {record.outcome.error}")
+
+    def _rehearsal(self, count: int) -> tuple[Prompt, ...]:
+        if not count:
+            return ()
+        seed = self.settings.seed - 1
+        return workload(evolve(self.settings.plan, count=count, request_rate=None, seed=seed))
+
+    async def _measured(self, arm: Arm, prompts: Sequence[Prompt], fleet: Fleet) -> Result:
+        router = await self._router(arm, fleet)
+        await self._teach(router, fleet.urls)
         before = await self._counts(fleet.urls)
-        records = await self._load(router.url, algorithm, fleet.urls)
+        records = await self._load(router.url, arm, prompts, fleet.urls)
         after = await self._counts(fleet.urls)
         if router.child is not None:
             await router.child.close(self.caller.reactor)
         return Result(
-            algorithm=algorithm,
+            algorithm=arm.name,
             duration=max(record.finished for record in records),
             records=tuple(sorted(records, key=lambda record: record.prompt.index)),
             served=_served(fleet.urls, before, after, records),
+            bound=_bound(self.settings, prompts) if fleet.kind == "simulated" else None,
         )
 
-    async def _router(self, algorithm: str, fleet: Fleet) -> Router:
+    async def _router(self, arm: Arm, fleet: Fleet) -> Router:
         if self.settings.skip_router:
             return self._running_router()
-        router = start_router(self.children, self.settings, algorithm, fleet.urls)
+        router = start_router(self.children, self.settings, arm, fleet.urls)
         await wait_until_healthy(self.caller, [router.url], 60.0, router)
         return router
 
@@ -136,17 +154,21 @@ class _Bench:
         assert self.settings.router_url is not None
         return Router(self.settings.router_url)
 
-    async def _load(self, url: str, algorithm: str, workers: Sequence[str]) -> list[Record]:
+    async def _load(
+        self, url: str, arm: Arm, prompts: Sequence[Prompt], workers: Sequence[str]
+    ) -> list[Record]:
         settings = self.settings
-        prompts = workload(settings.plan)
-        with _bar(settings, algorithm, len(prompts)) as bar:
+        generations = evolve(
+            self._generations(url, workers), headers=_batch_headers(settings, len(prompts))
+        )
+        with _bar(settings, arm.name, len(prompts)) as bar:
 
             def on_record(record: Record) -> None:
                 bar.update()
                 if not record.ok:
                     tqdm.write(f"request {record.prompt.index}: {record.outcome.error}", sys.stderr)
 
-            load = Load(self.caller.reactor, self._generations(url, workers).send, on_record)
+            load = Load(self.caller.reactor, generations.send, on_record)
             loop = load.open_loop if settings.request_rate else load.closed_loop
             return await loop(prompts, settings.max_concurrency)
 
@@ -159,6 +181,17 @@ class _Bench:
 
     async def _counts(self, workers: Sequence[str]) -> list[int | None]:
         return await together(self.caller.generations(worker) for worker in workers)
+
+
+def _batch_headers(settings: Settings, size: int) -> dict[str, str]:
+    if settings.batch is None:
+        return {}
+    return {"X-Rollout-Batch": settings.batch, "X-Rollout-Size": str(size)}
+
+
+def _bound(settings: Settings, prompts: Sequence[Prompt]) -> float:
+    assert settings.known_model is not None
+    return lower_bound(settings.known_model, settings.task, prompts, settings.speeds)
 
 
 def _served(

@@ -6,24 +6,18 @@ What a real or a simulated fleet makes of the settings is decided in `bench.harn
 
 from __future__ import annotations
 
-import math
-import shlex
-from argparse import (
-    ArgumentDefaultsHelpFormatter,
-    ArgumentParser,
-    ArgumentTypeError,
-    BooleanOptionalAction,
-)
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, BooleanOptionalAction
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from attrs import fields_dict, frozen
+from attrs import evolve, fields_dict, frozen
 
+from bench.harness import values
+from bench.harness.arm import Arm
+from bench.harness.expected import arrival_rate
 from bench.harness.workload import MIXES, Plan, Shape
-from sgl_droute.errors import BadRequest
 from sgl_droute.fleet.selection import ALGORITHMS
-from sgl_droute.fleet.urls import normalise_worker_url
 from sgl_droute.simulator.models import MODELS, Model
 
 CONCURRENCY = 4
@@ -35,8 +29,10 @@ class Settings:
     Every setting of one benchmark; times are seconds. The options of the same names say the rest.
 
     Attributes:
-        algorithms: Routing algorithms to measure, in this order.
-        repeat: Measurements of each.
+        arms: To measure, in this order.
+        load: Share of the workers' time that *request_rate* was made from; None if it was not.
+        batch: Name of the rollout batch that all requests belong to, sent at once.
+        repeat: Measurements of each, with *seed* and those that follow it.
         mix: Name of a mix, or ``fixed``.
         shapes: The kinds of request that the mix stands for.
         simulate: Whether workers are simulated; None leaves it to the machine.
@@ -44,17 +40,20 @@ class Settings:
     """
 
     model: str
-    algorithms: tuple[str, ...]
+    arms: tuple[Arm, ...]
     num_workers: int
     num_prompts: int
     max_concurrency: int
     request_rate: float | None
+    load: float | None
+    batch: str | None
     repeat: int
     task: str
     mix: str
     shapes: tuple[Shape, ...]
     seed: int
     warmup: int
+    router_warmup: int
     timeout: float
     poll_interval: float
     response_format: str
@@ -84,6 +83,12 @@ class Settings:
             seed=self.seed,
             request_rate=self.request_rate,
         )
+
+    @property
+    def speeds(self) -> tuple[float, ...]:
+        """Of each simulated worker."""
+        factors = self.worker_speeds or (1.0,) * self.num_workers
+        return tuple(self.speed * factor for factor in factors)
 
     @property
     def known_model(self) -> Model | None:
@@ -137,27 +142,56 @@ class _Parser(ArgumentParser):
 def _add_load(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("load")
     group.add_argument("--model", default="Qwen/Qwen-Image", help="model path or name")
-    group.add_argument("--num-prompts", type=_count, default=20, help="requests to send")
+    group.add_argument("--num-prompts", type=values.count, default=20, help="requests to send")
     group.add_argument(
         "--max-concurrency",
-        type=_count,
-        help=f"requests under way at once (default: {CONCURRENCY}; no limit with --request-rate)",
+        type=values.count,
+        help=f"requests under way at once (default: {CONCURRENCY}; no limit with arrivals)",
     )
     group.add_argument(
-        "--request-rate", type=_positive, help="mean arrivals per second, Poisson distributed"
+        "--request-rate", type=values.positive, help="mean arrivals per second, Poisson distributed"
+    )
+    group.add_argument(
+        "--load",
+        type=values.positive,
+        help="share of the time of simulated workers that Poisson arrivals keep busy, such as 0.85",
+    )
+    group.add_argument(
+        "--batch",
+        nargs="?",
+        const="bench",
+        metavar="ID",
+        help="send all at once, as one rollout batch",
     )
     group.add_argument("--task", choices=tuple(MIXES), help="default: what the model makes")
     mixes = sorted({name for mixes in MIXES.values() for name in mixes})
     group.add_argument("--mix", choices=["fixed", *mixes], help="kinds of request in the load")
-    group.add_argument("--size", type=_size, help="WIDTHxHEIGHT of every request; a fixed mix")
-    group.add_argument("--steps", type=_count, help="denoising steps of every request")
-    group.add_argument("--num-frames", type=_count, help="frames of every video; a fixed mix")
-    group.add_argument("--fps", type=_count, help="frames per second of every video; a fixed mix")
-    group.add_argument("--seed", type=int, default=0, help="of the workload")
-    group.add_argument("--warmup", type=_whole, default=1, help="requests to each worker before")
-    group.add_argument("--timeout", type=_positive, default=1800.0, help="seconds per request")
     group.add_argument(
-        "--poll-interval", type=_positive, default=0.2, help="seconds between looks at a video job"
+        "--size", type=values.size, help="WIDTHxHEIGHT of every request; a fixed mix"
+    )
+    group.add_argument("--steps", type=values.count, help="denoising steps of every request")
+    group.add_argument("--num-frames", type=values.count, help="frames of every video; a fixed mix")
+    group.add_argument(
+        "--fps", type=values.count, help="frames per second of every video; a fixed mix"
+    )
+    group.add_argument("--seed", type=int, default=0, help="of the workload")
+    group.add_argument(
+        "--warmup", type=values.whole, default=1, help="requests to each worker before"
+    )
+    group.add_argument(
+        "--router-warmup",
+        type=values.whole,
+        default=0,
+        help="requests through each router before, so that it has learned how fast workers are",
+    )
+    group.add_argument(
+        "--timeout", type=values.positive, default=1800.0, help="seconds per request"
+    )
+    group.add_argument(
+        "--poll-interval",
+        type=values.positive,
+        default=0.2,
+        help="seconds between looks at a video job",
     )
     group.add_argument(
         "--response-format", choices=("b64_json", "url"), default="b64_json", help="of images"
@@ -168,51 +202,69 @@ def _add_algorithms(parser: ArgumentParser, compare: bool) -> None:
     group = parser.add_argument_group("algorithm")
     if compare:
         group.add_argument(
-            "--algorithms", type=_algorithms, default=tuple(ALGORITHMS), help="separated by commas"
+            "--algorithms",
+            type=values.arms,
+            default=",".join(ALGORITHMS),
+            help="separated by commas; NAME@1 or NAME@auto with that --worker-concurrency",
         )
-        group.add_argument("--repeat", type=_count, default=1, help="measurements of each")
+        group.add_argument("--repeat", type=values.count, default=1, help="measurements of each")
         return
     group.add_argument(
-        "--routing-algorithm", choices=tuple(ALGORITHMS), default="least-request", help="to measure"
+        "--routing-algorithm",
+        type=values.arm,
+        default="least-request",
+        help="to measure; NAME@1 or NAME@auto with that --worker-concurrency",
     )
-    group.add_argument("--repeat", type=_count, default=1, help="measurements, put together")
+    group.add_argument("--repeat", type=values.count, default=1, help="measurements, put together")
 
 
 def _add_workers(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("workers")
-    group.add_argument("--num-workers", type=_count, help="workers to start (default: 2)")
+    group.add_argument("--num-workers", type=values.count, help="workers to start (default: 2)")
     group.add_argument(
         "--simulate",
         action=BooleanOptionalAction,
         help="simulated workers; by default when there is no GPU or no sglang command",
     )
-    group.add_argument("--speed", type=_positive, default=10.0, help="of simulated workers")
+    group.add_argument("--speed", type=values.positive, default=10.0, help="of simulated workers")
     group.add_argument(
-        "--worker-speeds", type=_speeds, default=(), help="factors of --speed, such as 1,1,0.5"
+        "--worker-speeds",
+        type=values.speeds,
+        default=(),
+        help="factors of --speed, such as 1,1,0.5",
     )
-    group.add_argument("--jitter", type=_share, default=0.0, help="random share of durations")
+    group.add_argument("--jitter", type=values.share, default=0.0, help="random share of durations")
     group.add_argument("--skip-workers", action="store_true", help="use running --worker-urls")
-    group.add_argument("--worker-urls", nargs="+", type=_url, default=[], help="running workers")
-    group.add_argument("--worker-base-port", type=_port, default=30000, help="first port to try")
-    group.add_argument("--num-gpus-per-worker", type=_count, default=1, help="of real workers")
     group.add_argument(
-        "--worker-extra-args", type=_words, default=(), help="for sglang serve, as ...=WORDS"
+        "--worker-urls", nargs="+", type=values.url, default=[], help="running workers"
     )
     group.add_argument(
-        "--startup-timeout", type=_positive, default=1800.0, help="seconds until all are ready"
+        "--worker-base-port", type=values.port, default=30000, help="first port to try"
+    )
+    group.add_argument(
+        "--num-gpus-per-worker", type=values.count, default=1, help="of real workers"
+    )
+    group.add_argument(
+        "--worker-extra-args", type=values.words, default=(), help="for sglang serve, as ...=WORDS"
+    )
+    group.add_argument(
+        "--startup-timeout",
+        type=values.positive,
+        default=1800.0,
+        help="seconds until all are ready",
     )
 
 
 def _add_router(parser: ArgumentParser, compare: bool) -> None:
     group = parser.add_argument_group("router")
-    group.add_argument("--router-port", type=_port, default=0, help="0 takes a free one")
+    group.add_argument("--router-port", type=values.port, default=0, help="0 takes a free one")
     group.add_argument(
-        "--router-extra-args", type=_words, default=(), help="for the router, as ...=WORDS"
+        "--router-extra-args", type=values.words, default=(), help="for the router, as ...=WORDS"
     )
     if compare:
         return
     group.add_argument("--skip-router", action="store_true", help="use a running --router-url")
-    group.add_argument("--router-url", type=_url, help="running router")
+    group.add_argument("--router-url", type=values.url, help="running router")
 
 
 def _add_output(parser: ArgumentParser) -> None:
@@ -230,15 +282,40 @@ def _settings(given: dict[str, Any]) -> Settings:
     given.setdefault("skip_router", False)
     given.setdefault("router_url", None)
     _check_running(given)
+    _check_load(given)
     _check_outputs(given)
-    given["algorithms"] = _algorithms_of(given)
+    given["arms"] = _arms_of(given)
     given["num_workers"] = _number_of_workers(given)
     given["task"] = given["task"] or _task_of(given["model"])
     given["mix"], given["shapes"] = _mix(given)
+    if given["load"] is not None:
+        given["simulate"] = True
     if given["max_concurrency"] is None:
-        given["max_concurrency"] = given["num_prompts"] if given["request_rate"] else CONCURRENCY
+        at_once = given["request_rate"] or given["load"] or given["batch"]
+        given["max_concurrency"] = given["num_prompts"] if at_once else CONCURRENCY
     given["worker_urls"] = tuple(given["worker_urls"])
-    return Settings(**{name: given[name] for name in fields_dict(Settings)})
+    return _with_rate(Settings(**{name: given[name] for name in fields_dict(Settings)}))
+
+
+def _with_rate(settings: Settings) -> Settings:
+    if settings.load is None:
+        return settings
+    model = settings.known_model
+    if model is None:
+        raise ValueError(f"--load: the simulator does not know {settings.model}")
+    rate = arrival_rate(model, settings.task, settings.shapes, settings.load, settings.speeds)
+    return evolve(settings, request_rate=rate)
+
+
+def _check_load(given: dict[str, Any]) -> None:
+    if given["load"] is not None and (given["skip_workers"] or given["simulate"] is False):
+        raise ValueError("--load is of simulated workers, whose durations are known")
+    arrivals = [name for name in ("request_rate", "load", "batch") if given[name] is not None]
+    if len(arrivals) > 1:
+        one, other, *_ = (f"--{name.replace('_', '-')}" for name in arrivals)
+        raise ValueError(f"{one} and {other} both say when requests arrive")
+    if given["batch"] is not None and given["max_concurrency"] is not None:
+        raise ValueError("--batch sends all at once, whatever --max-concurrency says")
 
 
 def _check_running(given: dict[str, Any]) -> None:
@@ -261,10 +338,10 @@ def _check_outputs(given: dict[str, Any]) -> None:
             raise ValueError(f"there is no folder for {given[name]}")
 
 
-def _algorithms_of(given: dict[str, Any]) -> tuple[str, ...]:
+def _arms_of(given: dict[str, Any]) -> tuple[Arm, ...]:
     if given["skip_router"]:
-        return ("running router",)
-    chosen: tuple[str, ...] = given.get("algorithms") or (given["routing_algorithm"],)
+        return (Arm("running router"),)
+    chosen: tuple[Arm, ...] = given.get("algorithms") or (given["routing_algorithm"],)
     return chosen
 
 
@@ -298,84 +375,4 @@ def _mix(given: dict[str, Any]) -> tuple[str, tuple[Shape, ...]]:
         return name, mixes[name]
     if any(shape.steps is not None for shape in mixes[name]):
         raise ValueError(f"--steps fixes what --mix {name} varies")
-    return name, tuple(_with_steps(shape, given["steps"]) for shape in mixes[name])
-
-
-def _with_steps(shape: Shape, steps: int) -> Shape:
-    return Shape(
-        weight=shape.weight,
-        size=shape.size,
-        steps=steps,
-        num_frames=shape.num_frames,
-        fps=shape.fps,
-    )
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if _whole(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is not at least 1")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    if _whole(text) > 65535:
-        raise ArgumentTypeError(f"{text!r} is not a port")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    number = _float(text)
-    if not (math.isfinite(number) and number > 0):
-        raise ArgumentTypeError(f"{text!r} is not a finite number above 0")
-    return number
-
-
-def _share(text: str) -> float:
-    number = _float(text)
-    if not 0 <= number < 1:
-        raise ArgumentTypeError(f"{text!r} is not from 0 to below 1")
-    return number
-
-
-def _float(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ArgumentTypeError(f"{text!r} is not a number") from None
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    return _count(width), _count(height)
-
-
-def _speeds(text: str) -> tuple[float, ...]:
-    return tuple(_positive(part) for part in text.split(","))
-
-
-def _algorithms(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(text.split(",")))
-    for name in names:
-        if name not in ALGORITHMS:
-            raise ArgumentTypeError(f"{name!r} is none of {', '.join(ALGORITHMS)}")
-    return names
-
-
-def _url(text: str) -> str:
-    try:
-        return normalise_worker_url(text)
-    except BadRequest as problem:
-        raise ArgumentTypeError(str(problem)) from None
-
-
-def _words(text: str) -> tuple[str, ...]:
-    try:
-        return tuple(shlex.split(text))
-    except ValueError as problem:
-        raise ArgumentTypeError(f"{text!r}: {problem}") from None
+    return name, tuple(evolve(shape, steps=given["steps"]) for shape in mixes[name])

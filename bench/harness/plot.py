@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -14,22 +15,23 @@ from matplotlib.figure import Figure
 from bench.harness.summary import Result, summarise
 
 # Told apart with any colour vision (Okabe and Ito).
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 FIGURES = ("mean", "p50", "p95", "p99")
 _MOST_NAMED_WORKERS = 12
+_MOST_NAMED_BARS = 16
 
 
 def draw(results: Sequence[Result], title: str, path: Path) -> None:
     """
-    Write a PNG with the latency distribution and the workers' shares; for several algorithms also
-    with their figures side by side.
+    Write a PNG with the latency distribution and the workers' shares; for several arms also with
+    their figures side by side.
     """
     several = len(results) > 1
     with matplotlib.rc_context(
         {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
     ):
         figure = Figure(figsize=(13.5 if several else 10, 4.4), dpi=100, layout="constrained")
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(fill(title, 160 if several else 120), fontsize=10)
         axes = figure.subplots(1, 3 if several else 2)
         _distribution(axes[0], results)
         if several:
@@ -86,7 +88,7 @@ def _shares(axes: Any, results: Sequence[Result]) -> None:
         bars = axes.bar(
             [at + offset for at in range(len(workers))], heights, _width(results), color=colour
         )
-        if len(workers) <= _MOST_NAMED_WORKERS:
+        if len(workers) * len(results) <= _MOST_NAMED_BARS:
             axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
     if len(workers) <= _MOST_NAMED_WORKERS:
         axes.set_xticks(range(len(workers)), [str(number) for number in range(len(workers))])

@@ -13,6 +13,8 @@ from bench.harness.measure import Measured
 from bench.harness.options import Settings
 from bench.harness.summary import Record, Result, Summary, summarise
 
+WHOLE = ("algorithm", "makespan s", "over bound", "idle %")
+RATIOS = ("p50 ratio", "p99 ratio", "makespan ratio")
 COLUMNS = (
     "algorithm",
     "ok",
@@ -24,18 +26,19 @@ COLUMNS = (
     "p99 s",
     "max s",
     "queue s",
-    "busy %",
 )
 
 
 def report(settings: Settings, measured: Measured) -> str:
     """
-    The result for the terminal: what ran, the figures, the workers' shares, the errors.
+    The result for the terminal: what ran, the figures of the requests and of the load as a whole,
+    the workers' shares, the errors.
     """
     summaries = {result.algorithm: summarise(result) for result in measured.results}
     parts = [
         header(settings, measured),
         table(COLUMNS, [_row(name, each) for name, each in summaries.items()]),
+        _whole_table(summaries),
         _shares_table(measured.results),
         *([_errors_table(summaries)] if any(each.failed for each in summaries.values()) else []),
     ]
@@ -50,11 +53,10 @@ def header(settings: Settings, measured: Measured) -> str:
     if measured.fleet == "simulated":
         workers += f" at speed {_speeds(settings)}"
     requests = f"{settings.num_prompts} {settings.task} requests of mix '{settings.mix}'"
-    load = f"at most {settings.max_concurrency} at once"
-    if settings.request_rate:
-        load += f", {settings.request_rate:g} arrivals/s"
-    times = f", {settings.repeat} times" if settings.repeat > 1 else ""
-    return f"{settings.model}: {workers}, {requests}{times}, {load}, seed {settings.seed}"
+    seeds = f"seed {settings.seed}"
+    if settings.repeat > 1:
+        seeds = f"seeds {settings.seed} to {settings.seed + settings.repeat - 1}"
+    return f"{settings.model}: {workers}, {requests}, {_load(settings)}, {_taught(settings)}{seeds}"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -87,6 +89,22 @@ def document(
         "settings": asdict(settings),
         "results": [_result(result) for result in measured.results],
     }
+
+
+def _load(settings: Settings) -> str:
+    if settings.batch is not None:
+        return f"all at once as batch '{settings.batch}'"
+    load = f"at most {settings.max_concurrency} at once"
+    if settings.load is not None:
+        load += f", load {settings.load:g}"
+    return load + (f", {settings.request_rate:.4g} arrivals/s" if settings.request_rate else "")
+
+
+def _taught(settings: Settings) -> str:
+    if not any(arm.algorithm == "least-work" or arm.concurrency for arm in settings.arms):
+        return ""
+    count = settings.router_warmup
+    return f"routers taught by {count} requests, " if count else "routers start knowing nothing, "
 
 
 def _speeds(settings: Settings) -> str:
@@ -131,8 +149,33 @@ def _row(name: str, summary: Summary) -> list[str]:
         str(summary.failed),
         _number(summary.throughput, 2),
         *(_number(each, 3) for each in seconds),
-        _percent(summary.busy),
     ]
+
+
+def _whole_table(summaries: Mapping[str, Summary]) -> str:
+    """
+    What became of the load as a whole; with several arms also their figures over the first one's.
+    """
+    several = len(summaries) > 1
+    first = next(iter(summaries.values()))
+    rows = []
+    for name, each in summaries.items():
+        idle = None if each.busy is None else 1 - each.busy
+        row = [name, _number(each.makespan, 2), _number(each.over_bound, 3), _percent(idle)]
+        rows.append([*row, *(_ratios(each, first) if several else ())])
+    return table([*WHOLE, *(RATIOS if several else ())], rows)
+
+
+def _ratios(summary: Summary, first: Summary) -> list[str]:
+    return [
+        _ratio(summary.p50, first.p50),
+        _ratio(summary.p99, first.p99),
+        _ratio(summary.makespan, first.makespan),
+    ]
+
+
+def _ratio(value: float | None, other: float | None) -> str:
+    return _number(value / other if value is not None and other else None, 3)
 
 
 def _shares_table(results: Sequence[Result]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from attrs import define, field
 from twisted.internet.defer import CancelledError
 
+from bench.harness.arm import Arm
 from bench.harness.children import Child, Children
 from bench.harness.client import Caller, described
 from bench.harness.fleet import twist
@@ -39,30 +40,30 @@ class Router:
 
 
 def start_router(
-    children: Children, settings: Settings, algorithm: str, workers: Sequence[str]
+    children: Children, settings: Settings, arm: Arm, workers: Sequence[str]
 ) -> Router:
     """
     A router in front of *workers*.
     """
     port = settings.router_port or free_port()
-    command = router_command(settings, algorithm, workers, port)
-    child = children.start_guarded(f"router {algorithm}", command)
+    command = router_command(settings, arm, workers, port)
+    child = children.start_guarded(f"router {arm.name}", command)
     return Router(f"http://127.0.0.1:{port}", child)
 
 
-def router_command(
-    settings: Settings, algorithm: str, workers: Sequence[str], port: int
-) -> list[str]:
+def router_command(settings: Settings, arm: Arm, workers: Sequence[str], port: int) -> list[str]:
     """
     Runs a router.
     """
-    options = {
+    options: dict[str, object] = {
         "host": "127.0.0.1",
         "port": port,
-        "routing-algorithm": algorithm,
+        "routing-algorithm": arm.algorithm,
         "timeout": settings.timeout,
         "max-connections": max(FEWEST_CONNECTIONS, settings.max_concurrency),
     }
+    if arm.concurrency is not None:
+        options["worker-concurrency"] = arm.concurrency
     arguments = [f"--{name}={value}" for name, value in options.items()]
     arguments += [f"--worker-urls={url}" for url in workers]
     return [*twist(), "sglang-d-router", *arguments, *settings.router_extra_args]

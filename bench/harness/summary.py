@@ -6,10 +6,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from attrs import frozen
 
 from bench.harness.workload import Prompt
+
+N = TypeVar("N", int, float)
 
 
 @frozen(kw_only=True)
@@ -68,10 +71,13 @@ class Record:
 @frozen(kw_only=True)
 class Result:
     """
-    One measurement, or several of one algorithm put together.
+    One measurement, or several of one arm put together.
 
     Attributes:
+        algorithm: Name of the arm.
         duration: Seconds from the first arrival to the last answer.
+        bound: Seconds that no router could do it in; None when nobody knows.
+        rounds: Measurements in it (count).
         served: Generations that each worker, by base URL, finished; None when it does not tell.
     """
 
@@ -79,6 +85,8 @@ class Result:
     duration: float
     records: tuple[Record, ...]
     served: Mapping[str, int | None]
+    bound: float | None = None
+    rounds: int = 1
 
     @property
     def failed(self) -> tuple[Record, ...]:
@@ -100,6 +108,8 @@ class Summary:
         mean: Mean latency of those (seconds); p50 to maximum likewise.
         queue_time: Mean of latency without time on the GPU (seconds).
         busy: Time on the GPU of all requests, as a share of the workers' time.
+        makespan: Mean time from the first arrival to the last answer (seconds).
+        over_bound: That time over the shortest possible.
         errors: How often each error came up, most frequent first.
         shares: Each worker's share of the generations.
     """
@@ -115,6 +125,8 @@ class Summary:
     maximum: float | None
     queue_time: float | None
     busy: float | None
+    makespan: float
+    over_bound: float | None
     errors: Mapping[str, int]
     shares: Mapping[str, float | None]
 
@@ -155,6 +167,8 @@ def summarise(result: Result) -> Summary:
         maximum=max(latencies, default=None),
         queue_time=_mean([time for time in queue_times if time is not None]),
         busy=_busy(result),
+        makespan=result.duration / result.rounds,
+        over_bound=result.duration / result.bound if result.bound else None,
         errors=dict(Counter(record.outcome.error for record in result.failed).most_common()),
         shares=shares(result.served),
     )
@@ -172,8 +186,8 @@ def shares(served: Mapping[str, int | None]) -> dict[str, float | None]:
 
 def merged(results: Iterable[Result]) -> Result:
     """
-    Measurements of one algorithm on the same workers as one: records and counts of all, and the sum
-    of the durations.
+    Measurements of one arm on the same workers as one: records and counts of all, and the sum of
+    the durations.
     """
     first, *others = results
     for other in others:
@@ -182,11 +196,13 @@ def merged(results: Iterable[Result]) -> Result:
             duration=first.duration + other.duration,
             records=first.records + other.records,
             served={url: _sum(count, other.served[url]) for url, count in first.served.items()},
+            bound=_sum(first.bound, other.bound),
+            rounds=first.rounds + other.rounds,
         )
     return first
 
 
-def _sum(one: int | None, other: int | None) -> int | None:
+def _sum(one: N | None, other: N | None) -> N | None:
     return None if one is None or other is None else one + other
 
 

@@ -32,12 +32,14 @@ class Scripted:
     app = Klein()
 
     def __init__(self, status: int, body: bytes, job: dict[str, object] | None = None) -> None:
+        self.batches: list[str | None] = []
         self.answer = (status, body)
         self.job = job
 
     @app.route("/v1/images/generations", methods=["POST"])
     @app.route("/v1/videos", methods=["POST"])
     def generate(self, request: Request) -> bytes:
+        self.batches.append(request.getHeader("X-Rollout-Batch"))
         request.setResponseCode(self.answer[0])
         return self.answer[1]
 
@@ -53,11 +55,11 @@ class Scripted:
         return Deferred()
 
 
-def sent(task: str, worker: Scripted) -> Outcome:
+def sent(task: str, worker: Scripted, headers: dict[str, str] | None = None) -> Outcome:
     clock = Clock()
     http = StubTreq(worker.app.resource())
     caller = Caller(clock, cast(HTTPClient, http), 5.0)
-    client = Generations(caller, task, "http://router", ["http://worker"])
+    client = Generations(caller, task, "http://router", ["http://worker"], headers=headers or {})
     done: list[Outcome] = []
     Deferred.fromCoroutine(client.send(PROMPT)).addCallback(done.append)
     http.flush()
@@ -71,6 +73,16 @@ def test_image() -> None:
     body = {"data": [{"b64_json": "AA==", "url": None}], "inference_time_s": 1.5}
     outcome = sent("image", Scripted(200, json.dumps(body).encode()))
     assert (outcome.status, outcome.error, outcome.inference_time) == (200, "", 1.5)
+
+
+def test_headers_go_with_each_request() -> None:
+    """
+    The router hears which batch a request belongs to, and of none unless there is one.
+    """
+    worker = Scripted(500, b"")
+    sent("image", worker, {"X-Rollout-Batch": "step-7"})
+    sent("video", worker)
+    assert worker.batches == ["step-7", None]
 
 
 @pytest.mark.parametrize(

@@ -94,21 +94,62 @@ def test_router_bench_writes_its_results(tmp_path: Path) -> None:
 
 def test_comparison_measures_each_algorithm_alike(tmp_path: Path) -> None:
     """
-    Every algorithm gets the same requests in the same order.
+    Every arm gets the same requests in the same order.
     """
     output, plot = tmp_path / "result.json", tmp_path / "plot.png"
     ended = run(
         "bench_routing_algorithms",
-        *("--simulate", "--worker-speeds", "1,0.5", "--num-prompts", "4", "--speed", "200"),
+        *("--algorithms", "least-work@1,round-robin,random@auto", "--worker-speeds", "1,0.5"),
+        *("--mix", "scheduling", "--load", "0.5", "--num-prompts", "4", "--speed", "200"),
         *("--output-file", str(output), "--plot", str(plot)),
     )
     assert ended.returncode == 0, ended.stderr
     results = json.loads(output.read_text())["results"]
-    assert [result["algorithm"] for result in results] == ["least-request", "round-robin", "random"]
+    names = [result["algorithm"] for result in results]
+    assert names == ["least-work@1", "round-robin", "random@auto"]
     requests = [[each["request"] for each in result["requests"]] for result in results]
     assert requests[0] == requests[1] == requests[2]
     with Image.open(plot) as image:
         image.verify()
+
+
+def test_least_work_leaves_the_slow_worker_out(tmp_path: Path) -> None:
+    """
+    One request at a time, and one of two workers is 20 times slower: whoever counts requests gives
+    it every other one, whoever learns how long they take soon none.
+    """
+    output = tmp_path / "result.json"
+    ended = run(
+        "bench_routing_algorithms",
+        *("--algorithms", "least-work,least-request,round-robin", "--worker-speeds", "1,0.05"),
+        *("--model", "flux.1-dev", "--size", "256x256", "--speed", "50", "--num-prompts", "20"),
+        *("--max-concurrency", "1", "--router-warmup", "20", "--response-format", "url"),
+        *("--output-file", str(output)),
+    )
+    assert ended.returncode == 0, ended.stderr
+    results = json.loads(output.read_text())["results"]
+    by_work, by_count, in_turns = (list(result["served"].values()) for result in results)
+    assert by_work == [20, 0]
+    assert by_count == in_turns == [10, 10]
+
+
+def test_batch_waits_in_the_router(tmp_path: Path) -> None:
+    """
+    A batch for a worker with one slot is known to the router as a whole: the shortest come last.
+    """
+    output = tmp_path / "result.json"
+    ended = run(
+        "bench_router",
+        *("--simulate", "--routing-algorithm", "least-work@1", "--num-workers", "1"),
+        *("--model", "flux.1-dev", "--mix", "scheduling", "--batch", "--num-prompts", "20"),
+        *("--speed", "50", "--response-format", "url", "--output-file", str(output)),
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "all at once as batch 'bench'" in ended.stdout
+    assert "over bound" in ended.stdout
+    (result,) = json.loads(output.read_text())["results"]
+    last = max(result["requests"], key=lambda request: request["finished"])
+    assert last["request"]["size"] == "512x512"
 
 
 def test_sglang_workers_are_started_and_ended(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.harness.arm import Arm
 from bench.harness.fleet import how_simulated, sglang_command, shared_out, simulator_command
 from bench.harness.machine import GPU, visible_gpus
 from bench.harness.options import Settings, read_settings
@@ -73,7 +74,7 @@ def test_extra_arguments_come_last() -> None:
     """
     settings = read("--worker-extra-args", "--a 'b c'", "--router-extra-args=--verbose")
     assert sglang_command(settings, PORTS, Path("/tmp/out"))[-2:] == ["--a", "b c"]
-    assert router_command(settings, "random", ["http://w:1"], 1)[-1] == "--verbose"
+    assert router_command(settings, Arm("random"), ["http://w:1"], 1)[-1] == "--verbose"
 
 
 def test_simulator_command() -> None:
@@ -90,8 +91,19 @@ def test_large_loads_do_not_wait_in_the_router() -> None:
     """
     The router's limit of connections is never below the concurrency of the load.
     """
-    command = router_command(read("--max-concurrency", "5000"), "random", [], 1)
+    command = router_command(read("--max-concurrency", "5000"), Arm("random"), [], 1)
     assert "--max-connections=5000" in command
+
+
+def test_router_gets_the_limit_of_its_arm() -> None:
+    """
+    What the arm does not say is left to the router.
+    """
+    limits = [
+        [word for word in router_command(read(), arm, [], 1) if "concurrency" in word]
+        for arm in (Arm("random"), Arm("least-work", 0), Arm("least-work", "auto"))
+    ]
+    assert limits == [[], ["--worker-concurrency=0"], ["--worker-concurrency=auto"]]
 
 
 def test_gpus_are_shared_out() -> None:

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import pytest
 
+from bench.harness.arm import Arm
 from bench.harness.options import Settings, read_settings
+from sgl_droute.fleet.selection import ALGORITHMS
 
 
 def read(*words: str, compare: bool = False) -> Settings:
@@ -24,7 +26,7 @@ def test_known_command_works() -> None:
     assert settings.num_workers == 2
     assert settings.num_prompts == 20
     assert settings.max_concurrency == 4
-    assert settings.algorithms == ("least-request",)
+    assert settings.arms == (Arm("least-request"),)
     assert settings.task == "image"
     assert settings.mix == "sizes"
 
@@ -33,9 +35,20 @@ def test_comparison_takes_all_algorithms() -> None:
     """
     Without a choice, each algorithm that the router has.
     """
-    assert read(compare=True).algorithms == ("least-request", "round-robin", "random")
+    assert read(compare=True).arms == tuple(map(Arm, ALGORITHMS))
     chosen = read("--algorithms", "random,round-robin", compare=True)
-    assert chosen.algorithms == ("random", "round-robin")
+    assert chosen.arms == (Arm("random"), Arm("round-robin"))
+
+
+def test_algorithms_come_with_limits() -> None:
+    """
+    The same algorithm may be compared with slots and without, and each says so in its name.
+    """
+    names = "least-work,least-work@1,least-request@auto,least-work@0"
+    arms = read("--algorithms", names, compare=True).arms
+    assert [arm.concurrency for arm in arms] == [None, 1, "auto", 0]
+    assert ",".join(arm.name for arm in arms) == names
+    assert read("--routing-algorithm", "least-work@2").arms == (Arm("least-work", 2),)
 
 
 def test_model_names_the_task() -> None:
@@ -70,12 +83,43 @@ def test_open_loop_is_not_limited_unasked() -> None:
     assert read("--request-rate", "3", "--max-concurrency", "2").max_concurrency == 2
 
 
+def test_load_is_a_rate_of_simulated_workers() -> None:
+    """
+    The rate follows from the speed of all workers, and nothing is started that has another speed.
+    """
+    one = read("--load", "0.5", "--worker-speeds", "1")
+    more = read("--load", "1", "--worker-speeds", "1,0.5,0.5", "--speed", "20")
+    assert one.simulate
+    assert one.max_concurrency == one.num_prompts
+    assert one.request_rate is not None
+    assert more.request_rate == pytest.approx(8 * one.request_rate)
+
+
+def test_batch_is_sent_at_once() -> None:
+    """
+    A batch has no arrivals and no limit but its size.
+    """
+    settings = read("--batch", "--num-prompts", "40")
+    assert (settings.batch, settings.request_rate) == ("bench", None)
+    assert settings.max_concurrency == 40
+    assert read("--batch", "step-7").batch == "step-7"
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ["--num-prompts", "0"],
         ["--max-concurrency", "two"],
         ["--request-rate", "inf"],
+        ["--request-rate", "2", "--load", "0.5"],
+        ["--load", "0.5", "--batch"],
+        ["--load", "0.5", "--model", "somebody/unheard-of"],
+        ["--load", "0.5", "--no-simulate"],
+        ["--load", "0.5", "--skip-workers", "--worker-urls", "http://w:1"],
+        ["--batch", "--max-concurrency", "3"],
+        ["--routing-algorithm", "most-work"],
+        ["--routing-algorithm", "least-work@some"],
+        ["--routing-algorithm", "least-work@"],
         ["--size", "10"],
         ["--mix", "sizes", "--size", "512x512"],
         ["--mix", "steps", "--steps", "4"],

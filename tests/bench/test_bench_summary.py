@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,6 +107,17 @@ def test_shares_need_every_count() -> None:
     assert shares({"a": 3, "b": 1}) == {"a": 0.75, "b": 0.25}
     assert shares({"a": 3, "b": None}) == {"a": None, "b": None}
     assert shares({"a": 0}) == {"a": None}
+
+
+def test_makespan_is_that_of_one_measurement() -> None:
+    """
+    Repeated, it is the mean; over the bound, it is over the bounds of the same measurements.
+    """
+    rounds = [evolve(result(duration=taken), bound=least) for taken, least in ((6, 5), (10, 7.8))]
+    summary = summarise(merged(rounds))
+    assert summary.makespan == 8.0
+    assert summary.over_bound == pytest.approx(16 / 12.8)
+    assert summarise(merged([*rounds, result()])).over_bound is None
 
 
 def test_merged_adds_up() -> None:
