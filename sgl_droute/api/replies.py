@@ -107,7 +107,8 @@ def encoded(answer: Any) -> bytes:
 
 
 def _begin(request: Request, status: int) -> None:
-    request.setResponseCode(status)
+    # Twisted has no phrase for 429.
+    request.setResponseCode(status, HTTPStatus(status).phrase.encode("ascii"))
     request.setHeader(b"Server", _SERVER)
     request.setHeader(b"Date", datetimeToString())
     request.setHeader(b"X-Request-Id", request_id(request))
