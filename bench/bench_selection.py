@@ -1,5 +1,5 @@
 """
-Measures what one choice of a worker costs in the router, for 1 to 10000 workers:
+Measures what one request costs in the scheduler, for 1 to 10000 workers:
 ``python bench/bench_selection.py``.
 """
 
@@ -19,7 +19,7 @@ def main() -> None:
     from bench.harness.choices import choice_costs, costs_table
     from sgl_droute.fleet.selection import ALGORITHMS
 
-    parser = ArgumentParser(description="Cost of one choice and one release of a worker.")
+    parser = ArgumentParser(description="Cost of one request: its choice of a worker, and its end.")
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=list(ALGORITHMS))
     given = parser.parse_args()
     print(costs_table(choice_costs(given.algorithms)))

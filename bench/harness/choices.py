@@ -1,62 +1,79 @@
 """
-What one choice of a worker costs inside the router, by algorithm and size of the fleet.
+What one request costs in the scheduler, by algorithm and size of the fleet.
 
-In process and without a network: only `sgl_droute.fleet.pool` is measured.
+In process and without a network: only `sgl_droute.fleet` is measured.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from itertools import count
 from random import Random
 from time import perf_counter
 
 from attrs import define, field, frozen
 
 from bench.harness.report import table
+from sgl_droute.fleet.capabilities import IMAGE
+from sgl_droute.fleet.decisions import Bound
+from sgl_droute.fleet.job import Job, Known
 from sgl_droute.fleet.pool import Pool
-from sgl_droute.fleet.worker import Worker
+from sgl_droute.fleet.rules import Rules
+from sgl_droute.fleet.scheduler import Scheduler
+from sgl_droute.fleet.speeds import Speeds
 
 SIZES = (1, 10, 100, 1000, 10000)
+
+# Seconds between two requests, and work of the shortest and the longest.
+_PAUSE = 1e-3
+_WORK = 1e4, 1e6
 
 
 @define(eq=False)
 class BusyFleet:
     """
-    A pool under constant load: as many requests in flight as there are workers.
+    A scheduler under constant load: as many requests at workers as there are workers.
 
     Args:
         algorithm: Chooses the workers.
         size: Workers.
-        random: Decides which request ends next, and is the algorithm's chance.
+        random: Decides which request ends next and how much work the new one is, and is the
+            algorithm's chance.
     """
 
     algorithm: str
     size: int
     random: Random
-    pool: Pool = field(init=False)
-    _leases: list[AbstractContextManager[Worker]] = field(factory=list, init=False)
+    pool: Pool = field(factory=Pool, init=False)
+    _scheduler: Scheduler = field(init=False)
+    _running: list[Bound] = field(factory=list, init=False)
+    _now: float = field(default=0.0, init=False)
+    _ids: count[int] = field(factory=count, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.pool = Pool(self.algorithm, self.random)
+        rules = Rules(algorithm=self.algorithm, random=self.random, max_running=self.size)
         for number in range(self.size):
             self.pool.add(f"http://worker-{number}:30000")
-        for _ in range(self.size):
-            self._leases.append(self._leased())
+        self._scheduler = Scheduler(self.pool, Speeds(), rules)
+        self._running += [self._submitted() for _ in range(self.size)]
 
     def step(self) -> None:
         """
         End one request, begin another: one release and one choice.
         """
         at = self.random.randrange(self.size)
-        self._leases[at].__exit__(None, None, None)
-        self._leases[at] = self._leased()
+        self._now += _PAUSE
+        ended = self._running[at]
+        self._scheduler.finish(ended.job.id, self._now, took=ended.end - ended.start)
+        self._running[at] = self._submitted()
 
-    def _leased(self) -> AbstractContextManager[Worker]:
-        lease = self.pool.lease()
-        lease.__enter__()
-        return lease
+    def _submitted(self) -> Bound:
+        work = Known(self.random.uniform(*_WORK))
+        job = Job(id=f"{next(self._ids)}", want=IMAGE, demand=work, submitted=self._now)
+        (decision,) = self._scheduler.submit(job, self._now)
+        assert isinstance(decision, Bound)
+        return decision
 
 
 @frozen(kw_only=True)
@@ -93,8 +110,8 @@ def choice_costs(
     quickest = [math.inf] * len(fleets)
     for _ in range(batches):
         for at, fleet in enumerate(fleets):
-            count = max(steps, 2 * fleet.size)
-            quickest[at] = min(quickest[at], _timed(fleet, count, seconds) / count)
+            choices = max(steps, 2 * fleet.size)
+            quickest[at] = min(quickest[at], _timed(fleet, choices, seconds) / choices)
     return [
         Cost(algorithm=fleet.algorithm, size=fleet.size, seconds=each)
         for fleet, each in zip(fleets, quickest, strict=True)

@@ -41,22 +41,22 @@ async def _main(reactor: Any, script: str, settings: Settings) -> None:
     await deferLater(reactor, 0)
     began = datetime.now(timezone.utc)
     facts = machine_facts()
-    work = Deferred.fromCoroutine(measure(reactor, settings, _say))
+    work = Deferred.fromCoroutine(measure(reactor, settings, say))
     interruption = _Interruption(work)
     reactor.addSystemEventTrigger("before", "shutdown", interruption.stop)
     try:
         measured = await work
     except CancelledError:
-        raise _exit(script, "interrupted", INTERRUPTED) from None
+        raise ended(script, "interrupted", INTERRUPTED) from None
     except (ChildFailed, WarmupFailed, ValueError) as problem:
-        raise _exit(script, str(problem), 1) from None
+        raise ended(script, str(problem), 1) from None
     finally:
         interruption.over()
     print(f"\n{report(settings, measured)}\n", flush=True)
     surroundings = {"began": began.isoformat(), "machine": facts, "versions": versions()}
     _write(script, settings, measured, surroundings)
     if any(result.failed for result in measured.results):
-        raise _exit(script, "requests failed", 1)
+        raise ended(script, "requests failed", 1)
 
 
 class _Interruption:
@@ -88,17 +88,30 @@ def _write(
 ) -> None:
     if settings.output_file:
         whole = document(script, sys.argv, settings, measured, surroundings)
-        Path(settings.output_file).write_text(json.dumps(whole, indent=2) + "\n")
-        _say(f"Wrote {settings.output_file}")
+        write_json(whole, Path(settings.output_file))
     if settings.plot:
         draw(measured.results, header(settings, measured), Path(settings.plot))
-        _say(f"Wrote {settings.plot}")
+        say(f"Wrote {settings.plot}")
 
 
-def _say(line: str) -> None:
+def write_json(document: Mapping[str, object], path: Path) -> None:
+    """
+    Write *document* to *path*, and say so.
+    """
+    path.write_text(json.dumps(document, indent=2) + "\n")
+    say(f"Wrote {path}")
+
+
+def say(line: str) -> None:
+    """
+    Print *line* at once.
+    """
     print(line, flush=True)
 
 
-def _exit(script: str, reason: str, status: int) -> SystemExit:
+def ended(script: str, reason: str, status: int) -> SystemExit:
+    """
+    The end of *script*, after its reason on standard error.
+    """
     print(f"{script}: {reason}", file=sys.stderr, flush=True)
     return SystemExit(status)

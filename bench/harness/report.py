@@ -147,8 +147,8 @@ def _row(name: str, summary: Summary) -> list[str]:
         name,
         str(summary.completed),
         str(summary.failed),
-        _number(summary.throughput, 2),
-        *(_number(each, 3) for each in seconds),
+        number(summary.throughput, 2),
+        *(number(each, 3) for each in seconds),
     ]
 
 
@@ -161,7 +161,7 @@ def _whole_table(summaries: Mapping[str, Summary]) -> str:
     rows = []
     for name, each in summaries.items():
         idle = None if each.busy is None else 1 - each.busy
-        row = [name, _number(each.makespan, 2), _number(each.over_bound, 3), _percent(idle)]
+        row = [name, number(each.makespan, 2), number(each.over_bound, 3), percent(idle)]
         rows.append([*row, *(_ratios(each, first) if several else ())])
     return table([*WHOLE, *(RATIOS if several else ())], rows)
 
@@ -175,7 +175,7 @@ def _ratios(summary: Summary, first: Summary) -> list[str]:
 
 
 def _ratio(value: float | None, other: float | None) -> str:
-    return _number(value / other if value is not None and other else None, 3)
+    return number(value / other if value is not None and other else None, 3)
 
 
 def _shares_table(results: Sequence[Result]) -> str:
@@ -201,14 +201,20 @@ def _errors_table(summaries: Mapping[str, Summary]) -> str:
 
 
 def _share(count: int | None, share: float | None) -> str:
-    return "-" if count is None else f"{count} ({_percent(share)} %)"
+    return "-" if count is None else f"{count} ({percent(share)} %)"
 
 
-def _percent(share: float | None) -> str:
-    return _number(None if share is None else 100 * share, 1)
+def percent(share: float | None) -> str:
+    """
+    *share* in percent with one digit; a dash for None.
+    """
+    return number(None if share is None else 100 * share, 1)
 
 
-def _number(value: float | None, digits: int) -> str:
+def number(value: float | None, digits: int) -> str:
+    """
+    *value* with so many digits after the point; a dash for None.
+    """
     return "-" if value is None else f"{value:.{digits}f}"
 
 

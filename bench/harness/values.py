@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 import shlex
 from argparse import ArgumentTypeError
+from pathlib import Path
 
 from bench.harness.arm import Arm, parse_arm
 from sgl_droute.errors import BadRequest
 from sgl_droute.fleet.urls import normalise_worker_url
+from sgl_droute.fleet.worker import Concurrency
+from sgl_droute.settings import parse_concurrency
 
 
 def whole(text: str) -> int:
@@ -102,6 +105,26 @@ def arms(text: str) -> tuple[Arm, ...]:
     Arms separated by commas, each once.
     """
     return tuple(dict.fromkeys(arm(part) for part in text.split(",")))
+
+
+def concurrency(text: str) -> Concurrency:
+    """
+    A limit of generations per worker: a whole number, 0 or more, or ``auto``.
+    """
+    try:
+        return parse_concurrency(text)
+    except ValueError as problem:
+        raise ArgumentTypeError(str(problem)) from None
+
+
+def output(text: str) -> Path:
+    """
+    A file in a folder that is there: figures with nowhere to go are lost time.
+    """
+    path = Path(text)
+    if not path.absolute().parent.is_dir():
+        raise ArgumentTypeError(f"there is no folder for {text}")
+    return path
 
 
 def url(text: str) -> str:

@@ -13,15 +13,17 @@ from collections.abc import Sequence
 # Work and seconds of one measurement, both above 0.
 Sample = tuple[float, float]
 
-# Fixed parts to start from, in work of a middling measurement.
-_STARTS = (0.0, 0.1, 0.3, 1.0, 5.0)
-_ROUNDS = 5
+# Fixed parts to start from, in work of an average measurement.
+_STARTS = (0.0, 0.03, 0.1, 0.3, 1.0, 5.0)
+# However far a measurement lies off a start, it speaks against it no more than this (a logarithm).
+_FAR = 0.5
+# Measurements agree no better than this, whatever a few of them look like: less and less from round
+# to round, as a start may lie off those of the rarer works.
+_LEAST_DEVIATIONS = (0.1, 0.05, 0.02, 0.02, 0.02)
 _SAME = 1e-3
 # Tukey's biweight: beyond this many standard deviations a measurement is left out.
 _CUT = 4.7
 _DEVIATIONS_OF_MEDIAN = 1.4826
-# Measurements agree no better than this, whatever a few of them look like.
-_LEAST_DEVIATION = 0.02
 # Squared variation of work below which pace and fixed part cannot be told apart.
 _ALIKE = 0.02
 # Share of the work in a request of which all seems to be fixed.
@@ -55,8 +57,8 @@ def line(samples: Sequence[Sample], extra: float) -> Sample:
         extra: The fixed part in units of work, for samples that are too alike to tell.
     """
     pace, fixed = _start(samples, extra)
-    for _ in range(_ROUNDS):
-        fitted = _weighted(samples, pace, fixed)
+    for least in _LEAST_DEVIATIONS:
+        fitted = _weighted(samples, pace, fixed, least)
         if fitted is None:
             return level(samples, extra)
         settled = abs(fitted[0] - pace) < _SAME * pace and abs(fitted[1] - fixed) <= _SAME * fixed
@@ -68,26 +70,29 @@ def line(samples: Sequence[Sample], extra: float) -> Sample:
 
 def _start(samples: Sequence[Sample], extra: float) -> Sample:
     """
-    The line of those with one of a few fixed parts from which half of the samples differ least.
+    The line of those with one of a few fixed parts from which the samples differ least.
     """
-    typical = middle([work for work, _ in samples])
+    average = _average(samples)
     found = []
-    for units in (extra, *(start * typical for start in _STARTS)):
+    for units in (extra, *(start * average for start in _STARTS)):
         logs = [math.log(seconds / (work + units)) for work, seconds in samples]
         centre = middle(logs)
-        spread = middle([abs(each - centre) for each in logs])
+        spread = sum([min(abs(each - centre), _FAR) for each in logs])
         found.append((spread, units, math.exp(centre)))
     _, units, pace = min(found)
     return pace, pace * units
 
 
-def _weighted(samples: Sequence[Sample], pace: float, fixed: float) -> Sample | None:
+def _weighted(samples: Sequence[Sample], pace: float, fixed: float, least: float) -> Sample | None:
     """
     A least-squares line through the samples near a line; None if their works are alike.
+
+    Args:
+        least: The deviation of most samples from that line, if it is not larger.
     """
     off = [math.log(seconds / (pace * work + fixed)) for work, seconds in samples]
     deviation = _DEVIATIONS_OF_MEDIAN * middle([abs(each) for each in off])
-    cut = _CUT * max(deviation, _LEAST_DEVIATION)
+    cut = _CUT * max(deviation, least)
     xx = xy = yy = x1 = y1 = 0.0
     for (work, seconds), each in zip(samples, off, strict=True):
         if abs(each) < cut:
@@ -108,6 +113,9 @@ def _weighted(samples: Sequence[Sample], pace: float, fixed: float) -> Sample | 
         return x1 / xx, 0.0
     if pace <= 0:
         whole = y1 / yy
-        typical = middle([work for work, _ in samples])
-        return _LEAST_SHARE * whole / typical, (1 - _LEAST_SHARE) * whole
+        return _LEAST_SHARE * whole / _average(samples), (1 - _LEAST_SHARE) * whole
     return pace, fixed
+
+
+def _average(samples: Sequence[Sample]) -> float:
+    return sum([work for work, _ in samples]) / len(samples)

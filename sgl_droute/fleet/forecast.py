@@ -135,5 +135,6 @@ def _why(scheduler: Scheduler, job: Job, tier: Tier | None) -> str:
     if tier is None:
         return "no worker can take it now"
     if not tier.has_room(job.without):
-        return f"all of {len(tier.urls)} workers that can take it are busy"
+        able = sum(url not in job.without for url in tier.urls)
+        return f"all of {able} workers that can take it are busy"
     return "a busy worker will end it sooner than one that is free"

@@ -25,7 +25,7 @@ _LEAST_WORK, _MOST_WORK = 1e-3, 1e18
 OWN = 15
 # Measurements kept of all workers of a model and kind.
 SHARED = 64
-# They are fitted anew when one in so many is new.
+# Once there are more than of one worker, they are fitted anew when one in so many is new.
 _QUARTER = 4
 # Measurements that tell the pace from the fixed part.
 _ENOUGH = 8
@@ -138,7 +138,7 @@ class Shared:
         """
         self.samples.extend((work, seconds * speed) for work, seconds in samples)
         self._new += len(samples)
-        if self._new * _QUARTER >= len(self.samples):
+        if len(self.samples) <= OWN or self._new * _QUARTER >= len(self.samples):
             self._new = 0
             self._fit()
 

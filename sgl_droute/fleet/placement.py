@@ -7,8 +7,9 @@ It chooses and changes nothing but what is remembered of groups; `sgl_droute.fle
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from heapq import nsmallest
+from typing import NamedTuple
 
 from attrs import define, field
 
@@ -20,8 +21,8 @@ from sgl_droute.fleet.selection import Asked, LeastWork, Load
 from sgl_droute.fleet.speeds import Speeds
 from sgl_droute.fleet.station import Station
 
-# What a job must gain by waiting for a worker that has no room, as a share of the time to its end at
-# one that has: predictions are not better than that, and a worker that stands idle is a loss.
+# What a job must gain by waiting for a worker that has no room, as a share of the time to its end
+# at one that has: predictions are not better than that, and a worker that stands idle is a loss.
 _WORTH_WAITING = 0.1
 
 # Candidates that are told of.
@@ -29,6 +30,18 @@ _MOST_CANDIDATES = 16
 
 # Groups whose worker is remembered.
 _MOST_GROUPS = 10_000
+
+
+class Later(NamedTuple):
+    """
+    A worker that has no room, where a job would end sooner than where there is room.
+
+    Attributes:
+        end: When, as predicted (seconds).
+    """
+
+    end: float
+    url: str
 
 
 @define(eq=False)
@@ -53,7 +66,7 @@ class Placement:
         """
         What a choice among the workers for *want* sees of *station*.
         """
-        if not self.by_work:
+        if station.room and not self.by_work:
             return Load(station.count)
         worker, kind = station.worker, want.kind
         rate = self.speeds.rate(worker, kind)
@@ -62,14 +75,15 @@ class Placement:
             station.count, station.free, rate.pace, rate.fixed, usual, worker.capabilities.model
         )
 
-    def choose(self, job: Job, tier: Tier, now: float, *, wait: bool = True) -> Station | None:
+    def choose(
+        self, job: Job, tier: Tier, now: float, *, wait: bool = True
+    ) -> Station | Later | None:
         """
-        The station for *job*, one with room; None when there is none, or the job would end sooner
-        at one of the others when that is free.
+        The station for *job*, one with room, or another that is worth waiting for; None when there
+        is no room at all.
 
         Args:
-            wait: Whether it may wait for one of the others. Where that is so, it is left to the
-                caller to reserve its time there.
+            wait: Whether it may wait; then it is left to the caller to `reserve` its time.
         """
         home = self._home(job, tier)
         if home is not None:
@@ -85,19 +99,24 @@ class Placement:
         end, url = found
         later = tier.full.earliest(asked, job.without) if wait and len(tier.full) else None
         if later is not None and later[0] < end - _WORTH_WAITING * (end - now):
-            return None
+            return Later(*later)
         return self.stations[url]
 
     def earliest(self, job: Job, tier: Tier, now: float) -> Station:
         """
         The station of *tier* where *job* would end first, whether it has room or not.
         """
-        found = (
-            (max(self.stations[url].free, now) + self.seconds(job, self.stations[url]), url)
-            for url in tier.urls
-            if url not in job.without
-        )
-        return self.stations[min(found)[1]]
+        asked = self._asked(job, now)
+        indexes = [each for each in (tier.room, tier.full) if isinstance(each, LeastWork)]
+        found = [each.earliest(asked, job.without) for each in indexes]
+        if tier.room not in indexes:
+            roomy = (self.stations[url] for url in tier.urls.difference(job.without))
+            found += [
+                (max(each.free, now) + self.seconds(job, each), each.worker.url)
+                for each in roomy
+                if each.worker.url in tier.room
+            ]
+        return self.stations[min(each for each in found if each is not None)[1]]
 
     def candidates(self, job: Job, tier: Tier, now: float) -> tuple[Candidate, ...]:
         """
@@ -110,19 +129,20 @@ class Placement:
         ]
         return tuple(nsmallest(_MOST_CANDIDATES, found, key=lambda one: (one.end, one.url)))
 
-    def reserve(self, job: Job, tier: Tier, now: float) -> tuple[str, Load]:
+    def reserve(self, later: Later, tiers: Iterable[Tier]) -> list[tuple[Tier, str, Load]]:
         """
-        Have the station that *job* waits for look as busy as with the job.
+        Have a station look as busy in *tiers* as with the job that waits for it.
 
         Returns:
-            That station's URL, and the load to put back when all is decided.
+            In which tiers, its URL, and the loads to put back in reverse order when all is decided.
         """
-        found = tier.full.earliest(self._asked(job, now), job.without)
-        assert found is not None
-        end, url = found
-        load = tier.full.load(url)
-        tier.full.put(url, load._replace(free=end))
-        return url, load
+        reserved = []
+        for tier in tiers:
+            if later.url in tier.full:
+                load = tier.full.load(later.url)
+                tier.full.put(later.url, load._replace(free=later.end))
+                reserved.append((tier, later.url, load))
+        return reserved
 
     def length(self, job: Job, tier: Tier) -> float:
         """

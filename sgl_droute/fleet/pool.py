@@ -54,7 +54,8 @@ class Pool:
     def watch(self, observer: Observer) -> None:
         """
         Have *observer* called with the record before and after each change: None before a
-        registration, None after a removal.
+        registration, None after a removal. How many requests are in flight changes with each of
+        them, and is not told.
         """
         self._observers.append(observer)
 
@@ -136,7 +137,14 @@ class Pool:
         Have *worker* count *by* more requests in flight, each of which counts so often in *reading*
         and in *sessions*; nothing happens if that registration is gone.
         """
-        self.change(worker, lambda now: counted(now, by, reading=reading, sessions=sessions))
+        now = self.still(worker)
+        if now is None:
+            return
+        after = counted(now, by, reading=reading, sessions=sessions)
+        if sessions or after.leaving:
+            self._keep(after)
+        else:
+            self._workers[worker.url] = after
 
     @contextmanager
     def visit(self, worker: Worker) -> Iterator[Worker]:

@@ -9,6 +9,7 @@ Pure: time comes in as an argument, what is to be done goes out as decisions. Wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from functools import partial
 from itertools import count
 
@@ -266,7 +267,7 @@ class Scheduler:
             raise self.pool.nobody(job.want)
         if not len(self.line) and not self.full:
             station = self._placement.choose(job, tier, now)
-            if station is not None:
+            if isinstance(station, Station):
                 self._check_deadline(job, station, 0.0, now)
                 self._bind(job, station, now)
                 return
@@ -374,9 +375,10 @@ class Scheduler:
         self.floor.stirred = False
         for want, without in self.line.wants():
             if self.floor.tier(want, without) is None and not self.pool.catches_up(want):
+                error = self.pool.nobody(want)
                 for job in list(self.line.in_order([(want, without)])):
                     self.line.remove(job.id)
-                    self._drop(job, self.pool.nobody(want), now)
+                    self._drop(job, copy(error), now)
 
     def _dispatch(self, now: float) -> None:
         while len(self.line) and not self.full:
@@ -393,10 +395,11 @@ class Scheduler:
             for looked, job in enumerate(self.line.in_order(ready), 1):
                 tier = ready[job.want, job.without]
                 station = self._placement.choose(job, tier, now, wait=looked < _LOOK_AHEAD)
-                if station is not None:
+                if isinstance(station, Station):
                     break
                 # It ends sooner behind what another worker has: nobody else may count on that.
-                reserved.append((tier, *self._placement.reserve(job, tier, now)))
+                if station is not None:
+                    reserved += self._placement.reserve(station, ready.values())
             else:
                 return False
         finally:

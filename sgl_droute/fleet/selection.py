@@ -185,16 +185,20 @@ class LeastWork:
         """
         The predicted end on the key to be chosen, and that key.
         """
+        now, works = asked.now, dict[str | None, float]()
         best: tuple[float, int, int, str] | None = None
         for alike in list(self._heaps):
             first = self._first(alike, without)
             if first is None:
                 continue
             load = self._loads[first.key]
-            took = asked.work(load.model) * load.pace + load.fixed
-            found = max(first.free, asked.now) + took, first.jobs, first.turn, first.key
-            if best is None or found < best:
-                best = found
+            if load.model not in works:
+                works[load.model] = asked.work(load.model)
+            began = first.free if first.free > now else now
+            end = began + works[load.model] * load.pace + load.fixed
+            if best is None or end <= best[0]:
+                found = end, first.jobs, first.turn, first.key
+                best = found if best is None else min(best, found)
         return None if best is None else (best[0], best[3])
 
     def load(self, key: str) -> Load:
@@ -216,7 +220,7 @@ class LeastWork:
 
     def _valid(self, entry: _Entry) -> bool:
         known = self._entries.get(entry.key)
-        return known is not None and known[1].turn == entry.turn
+        return known is not None and known[1] is entry
 
     def _sweep(self) -> None:
         self._heaps.clear()

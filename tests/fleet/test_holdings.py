@@ -5,7 +5,6 @@ Who holds what, and whose jobs are open: true after any history of the fleet.
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import ExitStack
 from itertools import count
 from typing import Any
 
@@ -14,8 +13,8 @@ from attrs import define, evolve, field, frozen
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sgl_droute.errors import NoWorker
-from sgl_droute.fleet.holdings import JOBS, Holdings
+from sgl_droute.fleet.holdings import Holdings
+from sgl_droute.fleet.job import JOBS
 from sgl_droute.fleet.jobs import OpenJobs
 from sgl_droute.fleet.owners import Owners
 from sgl_droute.fleet.pool import Pool
@@ -225,7 +224,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.fleet = Stage()
         self.processes: dict[str, Process] = {}
         self.things: list[Thing] = []
-        self.open: list[tuple[ExitStack, Worker]] = []
+        self.open: list[Worker] = []
         self.names = count()
 
     @property
@@ -278,33 +277,28 @@ class AnyHistory(RuleBasedStateMachine):
 
     # Clients.
 
-    @rule()
-    def send(self) -> None:
+    @rule(pick=PICK)
+    def send(self, pick: int) -> None:
         able = [worker for worker in self.pool if worker.eligible]
-        stack = ExitStack()
-        try:
-            worker = stack.enter_context(self.pool.lease())
-        except NoWorker:
-            assert not able
-            return
-        assert worker.url in [each.url for each in able]
-        assert worker.load <= min(each.load for each in able if each.doubtful == worker.doubtful)
-        self.open.append((stack, worker))
+        if able:
+            worker = able[pick % len(able)]
+            self.pool.count(worker, 1)
+            self.open.append(worker)
 
     @precondition(lambda self: self.open)
     @rule(pick=PICK, kind=st.sampled_from(KINDS))
     def answer(self, pick: int, kind: str) -> None:
-        stack, worker = self.open.pop(pick % len(self.open))
+        worker = self.open.pop(pick % len(self.open))
         thing = Thing(kind, f"id{next(self.names)}", worker.url)
         self.things.append(thing)
         fields = self.processes[worker.url].make(thing)
-        with stack:
-            self.holdings.made(kind, worker, fields)
+        self.holdings.made(kind, worker, fields)
+        self.pool.count(worker, -1)
 
     @precondition(lambda self: self.open)
     @rule(pick=PICK)
     def break_off(self, pick: int) -> None:
-        self.open.pop(pick % len(self.open))[0].close()
+        self.pool.count(self.open.pop(pick % len(self.open)), -1)
 
     @precondition(lambda self: self.things)
     @rule(pick=PICK, delete=st.booleans())
@@ -374,8 +368,8 @@ class AnyHistory(RuleBasedStateMachine):
         jobs = self.holdings.jobs
         assert all(worker.jobs == jobs.count(worker.url, worker.serial) for worker in self.pool)
         assert sum(worker.jobs for worker in self.pool) == len(jobs)
-        leases = Counter(worker.serial for _, worker in self.open)
-        assert all(worker.in_flight == leases[worker.serial] for worker in self.pool)
+        sent = Counter(worker.serial for worker in self.open)
+        assert all(worker.in_flight == sent[worker.serial] for worker in self.pool)
         assert all(worker.load == worker.in_flight + worker.jobs for worker in self.pool)
 
     @invariant()
@@ -394,7 +388,7 @@ class AnyHistory(RuleBasedStateMachine):
         At rest nothing is left.
         """
         while self.open:
-            self.open.pop()[0].close()
+            self.pool.count(self.open.pop(), -1)
         for process in self.processes.values():
             while process.line:
                 process.work("completed")

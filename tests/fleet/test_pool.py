@@ -1,12 +1,11 @@
 """
-The pool: leases are given back to whom they came from, and nobody unfit gets one.
+The pool: who there is and what they have; counts go back to whom they came from.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from contextlib import ExitStack
-from random import Random
 from typing import Any
 
 import pytest
@@ -14,19 +13,10 @@ from attrs import evolve
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from sgl_droute.errors import BadRequest, NotFound, NoWorker
-from sgl_droute.fleet.capabilities import (
-    ANYTHING,
-    IMAGE,
-    MESH,
-    REALTIME,
-    VIDEO,
-    Want,
-    reported,
-)
+from sgl_droute.errors import BadRequest, NotFound, NoWorker, RouterError
+from sgl_droute.fleet.capabilities import ANYTHING, IMAGE, MESH, REALTIME, VIDEO, Want, reported
 from sgl_droute.fleet.loras import LoraCall, LoraSet
 from sgl_droute.fleet.pool import Pool
-from sgl_droute.fleet.selection import ALGORITHMS
 from sgl_droute.fleet.worker import Probe, Worker
 
 GOOD = Probe(healthy=True)
@@ -41,18 +31,6 @@ def pool_of(*names: str) -> Pool:
     return pool
 
 
-def test_sequential_requests_are_shared_evenly() -> None:
-    """
-    Three idle workers and twelve requests in a row: 4, 4, 4.
-    """
-    pool = pool_of("a", "b", "c")
-    served: Counter[str] = Counter()
-    for _ in range(12):
-        with pool.lease() as worker:
-            served[worker.url] += 1
-    assert set(served.values()) == {4}
-
-
 def test_known_workers_are_not_added_twice() -> None:
     """
     Another spelling of a registered URL is the same worker.
@@ -60,60 +38,6 @@ def test_known_workers_are_not_added_twice() -> None:
     pool = pool_of("a")
     assert pool.add("HTTP://A:1/").serial == pool["http://a:1"].serial
     assert len(pool) == 1
-
-
-def test_a_lease_ends_with_an_error_too() -> None:
-    """
-    The slot comes back however the block ends.
-    """
-    pool = pool_of("a")
-    with pytest.raises(ZeroDivisionError), pool.lease() as worker:
-        raise ZeroDivisionError(worker)
-    assert pool["http://a:1"].in_flight == 0
-
-
-def test_a_lease_of_a_former_registration() -> None:
-    """
-    A worker that was removed and registered again does not inherit the end of old requests.
-    """
-    pool = pool_of("a")
-    with pool.lease():
-        pool.remove("http://a:1")
-        pool.add("http://a:1")
-        with pool.lease():
-            assert pool["http://a:1"].in_flight == 1
-    assert pool["http://a:1"].in_flight == 0
-
-
-def test_why_nobody() -> None:
-    """
-    An empty pool and one without healthy workers are told apart.
-    """
-    pool = pool_of()
-    with pytest.raises(NoWorker, match="No workers registered in the pool"), pool.lease():
-        pass
-    worker = pool.add("http://a:1")
-    pool.record_probe(worker, BAD, threshold=1)
-    with pytest.raises(NoWorker, match="No healthy workers available in the pool"), pool.lease():
-        pass
-    with pytest.raises(NoWorker, match="No healthy workers available in the pool"):
-        pool.order_takers()
-    with pytest.raises(NoWorker, match="No healthy workers available in the pool"):
-        pool_of().order_takers()
-
-
-def test_doubtful_workers_are_the_last_resort() -> None:
-    """
-    A new worker whose first check failed gets work only while nobody else is left.
-    """
-    pool = pool_of("loading", "well")
-    pool.record_probe(pool["http://loading:1"], BAD, threshold=3)
-    pool.record_probe(pool["http://well:1"], GOOD, threshold=3)
-    for _ in range(3):
-        with pool.lease() as worker:
-            assert worker.url == "http://well:1"
-    with pool.lease(ANYTHING, {"http://well:1"}) as worker:
-        assert worker.url == "http://loading:1"
 
 
 def test_unknown_worker() -> None:
@@ -124,31 +48,57 @@ def test_unknown_worker() -> None:
         pool_of("a").remove("http://b:1")
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_the_next_worker_is_another(algorithm: str) -> None:
+def test_a_visit_ends_with_an_error_too() -> None:
     """
-    Leaving out those already tried, every worker is offered once.
+    What was counted is taken back however the block ends.
     """
-    pool = Pool(algorithm, Random(3))
-    for number in range(10):
-        pool.add(f"http://w{number}:1")
-    tried: list[str] = []
-    for _ in range(10):
-        with pool.lease(ANYTHING, tried) as worker:
-            tried.append(worker.url)
-    assert len(set(tried)) == 10
-    with pytest.raises(NoWorker), pool.lease(ANYTHING, tried):
-        pass
+    pool = pool_of("a")
+    with pytest.raises(ZeroDivisionError), pool.visit(pool["http://a:1"]) as worker:
+        raise ZeroDivisionError(worker)
+    assert pool["http://a:1"].idle
+
+
+def test_counts_of_a_former_registration() -> None:
+    """
+    A worker that was removed and registered again does not inherit the end of old requests.
+    """
+    pool = pool_of("a")
+    former = pool["http://a:1"]
+    pool.count(former, 1, sessions=1)
+    pool.remove("http://a:1")
+    pool.add("http://a:1")
+    pool.count(pool["http://a:1"], 1)
+    pool.count(former, -1, sessions=1)
+    now = pool["http://a:1"]
+    assert (now.in_flight, now.sessions) == (1, 0)
+
+
+def test_no_more_ends_than_begins() -> None:
+    """
+    A request that ends twice is an error, and the count stays true.
+    """
+    pool = pool_of("a")
+    with pytest.raises(ValueError, match="more requests ended than began"):
+        pool.count(pool["http://a:1"], -1)
+    assert pool["http://a:1"].in_flight == 0
+
+
+def test_reading_is_no_load() -> None:
+    """
+    A download from a worker keeps it from leaving, and is no work.
+    """
+    pool = pool_of("a")
+    with pool.visit(pool["http://a:1"]):
+        pool.count(pool["http://a:1"], 1)
+        now = pool["http://a:1"]
+        assert (now.in_flight, now.load, now.idle) == (2, 1, False)
+        pool.count(now, -1)
+    assert pool["http://a:1"].idle
 
 
 def able(pool: Pool, url: str, *tasks: str, model: str = "m") -> None:
     known = reported({"model_path": model, "supported_task_types": list(tasks)}, None)
     pool.record_capabilities(pool[url], known)
-
-
-def chosen(pool: Pool, want: Want = ANYTHING) -> str:
-    with pool.lease(want) as worker:
-        return worker.url
 
 
 def mixed() -> Pool:
@@ -159,25 +109,23 @@ def mixed() -> Pool:
     return pool
 
 
-def test_requests_go_to_those_who_are_able() -> None:
-    """
-    In a mixed fleet every kind of request meets its kind of worker.
-    """
-    pool = mixed()
-    for _ in range(4):
-        assert chosen(pool, IMAGE) == "http://image:1"
-        assert chosen(pool, VIDEO) == "http://video:1"
-        assert chosen(pool, MESH) == "http://mesh:1"
+def why(pool: Pool, want: Want) -> tuple[type[RouterError], str]:
+    error = pool.nobody(want)
+    return type(error), str(error)
 
 
-def test_unknown_counts_as_able() -> None:
+def test_why_nobody() -> None:
     """
-    A worker that has not said what it serves is tried.
+    An empty pool and one without healthy workers are told apart.
     """
-    pool = mixed()
-    pool.add("http://new:1")
-    pool.remove("http://video:1")
-    assert chosen(pool, VIDEO) == "http://new:1"
+    pool = pool_of()
+    assert why(pool, ANYTHING) == (NoWorker, "No workers registered in the pool")
+    worker = pool.add("http://a:1")
+    pool.record_probe(worker, BAD, threshold=1)
+    assert why(pool, ANYTHING) == (NoWorker, "No healthy workers available in the pool")
+    for nobody in (pool, pool_of()):
+        with pytest.raises(NoWorker, match="No healthy workers available in the pool"):
+            nobody.order_takers()
 
 
 def test_nobody_is_able() -> None:
@@ -186,21 +134,8 @@ def test_nobody_is_able() -> None:
     """
     pool = pool_of("image")
     able(pool, "http://image:1", "T2I")
-    sentence = "^No video-capable workers available in current worker pool\\.$"
-    for nobody in (pool, pool_of()):
-        with pytest.raises(BadRequest, match=sentence), nobody.lease(VIDEO):
-            pass
-
-
-def test_images_go_to_the_unable_if_need_be() -> None:
-    """
-    Where no usable worker makes images, one of them says so itself; not while another is left.
-    """
-    pool = mixed()
-    pool.record_probe(pool["http://image:1"], BAD, threshold=1)
-    assert chosen(pool, IMAGE) in ("http://video:1", "http://mesh:1")
-    pool.add("http://new:1")
-    assert {chosen(pool, IMAGE) for _ in range(5)} == {"http://new:1"}
+    sentence = "No video-capable workers available in current worker pool."
+    assert why(pool, VIDEO) == why(pool_of(), VIDEO) == (BadRequest, sentence)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +145,8 @@ def test_images_go_to_the_unable_if_need_be() -> None:
         ({"disabled": True}, "disabled"),
         ({"asleep": True}, "sleeping"),
         ({"stale": True}, "stale"),
+        ({"dead": True}, "dead"),
+        ({"sessions": 1}, "in a realtime session"),
     ],
 )
 def test_the_able_are_not_eligible(facet: dict[str, Any], word: str) -> None:
@@ -219,49 +156,7 @@ def test_the_able_are_not_eligible(facet: dict[str, Any], word: str) -> None:
     pool = mixed()
     pool.change(pool["http://video:1"], lambda now: evolve(now, **facet))
     sentence = f"No eligible video-capable workers available in the pool: 1 {word}"
-    with pytest.raises(NoWorker, match=sentence), pool.lease(VIDEO):
-        pass
-    assert chosen(pool, IMAGE) == "http://image:1"
-
-
-def test_the_able_are_dead() -> None:
-    """
-    When all able workers are quarantined that is what is said.
-    """
-    pool = mixed()
-    pool.record_probe(pool["http://video:1"], BAD, threshold=1)
-    sentence = "No eligible video-capable workers available in the pool: 1 dead"
-    with pytest.raises(NoWorker, match=sentence), pool.lease(VIDEO):
-        pass
-
-
-def test_the_model_chooses() -> None:
-    """
-    Of several models the named one is used; a name that nobody has is no wish.
-    """
-    pool = pool_of("a", "b")
-    assert not pool.several_models
-    able(pool, "http://a:1", "T2I", model="org/a")
-    able(pool, "http://b:1", "T2I", model="org/b")
-    assert pool.several_models
-    for _ in range(3):
-        assert chosen(pool, evolve(IMAGE, model="org/b")) == "http://b:1"
-    assert {chosen(pool, evolve(IMAGE, model="org/c")) for _ in range(2)} == {
-        "http://a:1",
-        "http://b:1",
-    }
-
-
-def test_a_model_whose_worker_is_dead() -> None:
-    """
-    The other model is no substitute for one that is served, if not now.
-    """
-    pool = pool_of("a", "b")
-    able(pool, "http://a:1", "T2I", model="org/a")
-    able(pool, "http://b:1", "T2I", model="org/b")
-    pool.record_probe(pool["http://b:1"], BAD, threshold=1)
-    with pytest.raises(NoWorker), pool.lease(evolve(IMAGE, model="org/b")):
-        pass
+    assert why(pool, REALTIME) == (NoWorker, sentence)
 
 
 def test_a_model_that_cannot() -> None:
@@ -271,9 +166,60 @@ def test_a_model_that_cannot() -> None:
     pool = pool_of("a", "b")
     able(pool, "http://a:1", "T2I", model="org/a")
     able(pool, "http://b:1", "T2V", model="org/b")
-    sentence = "No video-capable workers .*None of them serves the model 'org/a'"
-    with pytest.raises(BadRequest, match=sentence), pool.lease(evolve(VIDEO, model="org/a")):
-        pass
+    kind, sentence = why(pool, evolve(VIDEO, model="org/a"))
+    assert kind is BadRequest
+    assert sentence.endswith("None of them serves the model 'org/a'.")
+
+
+def test_a_draining_worker_leaves_when_it_is_idle() -> None:
+    """
+    It goes with its last request or job, and what it holds can still be asked for.
+    """
+    pool = pool_of("a")
+    worker = pool["http://a:1"]
+    pool.count(worker, 1)
+    pool.change(worker, lambda now: evolve(now, jobs=1, draining=True, leaving=True))
+    pool.count(worker, -1)
+    assert "http://a:1" in pool
+    pool.change(worker, lambda now: evolve(now, jobs=0))
+    assert "http://a:1" not in pool
+    assert pool.holder("http://a:1") is not None
+    pool.add("http://a:1")
+    assert not pool["http://a:1"].draining
+
+
+def test_a_leaving_worker_that_is_registered_again() -> None:
+    """
+    It stays, and takes work.
+    """
+    pool = pool_of("a")
+    worker = pool["http://a:1"]
+    pool.record_probe(worker, GOOD, threshold=3)
+    pool.count(worker, 1)
+    pool.change(worker, lambda now: evolve(now, draining=True, leaving=True))
+    pool.add("http://a:1")
+    pool.count(worker, -1)
+    assert pool["http://a:1"].state == "ready"
+
+
+def test_observers() -> None:
+    """
+    Every change is told with the record before and after it, but for requests that come and go.
+    """
+    pool = pool_of()
+    seen: list[tuple[Any, Any]] = []
+    pool.watch(lambda before, now: seen.append((before, now)))
+    worker = pool.add("http://a:1")
+    with pool.visit(worker):
+        draining = pool.change(worker, lambda now: evolve(now, draining=True))
+    gone = pool.remove("http://a:1")
+    assert draining is not None
+    assert (draining.in_flight, gone.in_flight) == (1, 0)
+    assert seen == [
+        (None, worker),
+        (evolve(worker, in_flight=1, reading=1), draining),
+        (gone, None),
+    ]
 
 
 def test_observers_hear_changes_in_order() -> None:
@@ -291,133 +237,6 @@ def test_observers_hear_changes_in_order() -> None:
     pool.watch(lambda before, now: told.append((now.serial, now.disabled)) if now else None)
     pool.add("http://a:1")
     assert told == [(1, False), (1, True)]
-
-
-def test_strict_model() -> None:
-    """
-    When told so, a name that nobody serves is 404; one that a silent worker may serve goes there.
-    """
-    pool = Pool(strict_model=True)
-    pool.add("http://a:1")
-    able(pool, "http://a:1", "T2I", model="org/a")
-    assert pool.several_models
-    assert chosen(pool, evolve(IMAGE, model="org/a")) == "http://a:1"
-    with pytest.raises(NotFound, match="'org/c'"), pool.lease(evolve(IMAGE, model="org/c")):
-        pass
-    pool.add("http://new:1")
-    assert chosen(pool, evolve(IMAGE, model="org/c")) == "http://new:1"
-    assert chosen(pool, evolve(IMAGE, model="org/a")) == "http://a:1"
-
-
-def test_names_that_are_served_no_more_are_forgotten() -> None:
-    """
-    What clients ask for leaves no trace behind once nobody serves it.
-    """
-    pool = pool_of("a", "b")
-    for number in range(50):
-        able(pool, "http://a:1", "T2I", model=f"org/{number}")
-        assert chosen(pool, evolve(IMAGE, model=f"org/{number}")) == "http://a:1"
-        chosen(pool, evolve(IMAGE, model=f"other/{number}"))
-    assert len(pool._desks) <= 3
-
-
-def test_jobs_are_load() -> None:
-    """
-    Twelve jobs created one after the other on three idle workers go 4, 4, 4.
-    """
-    pool = pool_of("a", "b", "c")
-    for _ in range(12):
-        with pool.lease(VIDEO) as worker:
-            pool.change(worker, lambda now: evolve(now, jobs=now.jobs + 1))
-    assert [worker.jobs for worker in pool] == [4, 4, 4]
-
-
-def test_reading_is_no_load() -> None:
-    """
-    A download from a worker keeps it from leaving, and no work from it.
-    """
-    pool = pool_of("a", "b")
-    with pool.visit(pool["http://a:1"]), pool.lease() as first, pool.lease() as second:
-        assert {first.url, second.url} == {"http://a:1", "http://b:1"}
-        assert pool["http://a:1"].in_flight == 2
-        assert pool["http://a:1"].load == 1
-    assert pool["http://a:1"].idle
-
-
-def test_one_session_per_worker() -> None:
-    """
-    Two workers take two realtime sessions; a third is refused until one of them has ended.
-    """
-    pool = pool_of("a", "b")
-    with pool.lease(REALTIME) as first:
-        with pool.lease(REALTIME) as second:
-            assert first.url != second.url
-            sentence = "No eligible video-capable workers .*: 2 in a realtime session$"
-            with pytest.raises(NoWorker, match=sentence), pool.lease(REALTIME):
-                pass
-        assert chosen(pool, REALTIME) == second.url
-
-
-def test_a_worker_in_session_is_the_last_able_one() -> None:
-    """
-    Other work goes to whoever shares no GPU with a session, even if that worker has more to do or
-    has yet to pass a health check; but sooner to a session's worker than to one that is unable.
-    """
-    pool = pool_of("session", "other", "mesh")
-    able(pool, "http://session:1", "T2V", "T2I")
-    able(pool, "http://other:1", "T2V", "T2I")
-    able(pool, "http://mesh:1", "I2M")
-    with pool.lease(REALTIME) as worker, ExitStack() as others:
-        free = {"http://session:1": "http://other:1", "http://other:1": "http://session:1"}
-        other = free[worker.url]
-        assert {others.enter_context(pool.lease(IMAGE)).url for _ in range(5)} == {other}
-        pool.record_probe(pool[other], BAD, threshold=3)
-        assert chosen(pool, IMAGE) == other
-        pool.change(pool[other], lambda now: evolve(now, draining=True))
-        assert chosen(pool, IMAGE) == worker.url
-        assert chosen(pool, VIDEO) == worker.url
-
-
-def test_a_session_of_a_former_registration() -> None:
-    """
-    A worker that was removed and registered again is not held full by the session of before.
-    """
-    pool = pool_of("a")
-    with pool.lease(REALTIME):
-        pool.remove("http://a:1")
-        pool.add("http://a:1")
-        assert chosen(pool, REALTIME) == "http://a:1"
-
-
-def test_a_draining_worker_leaves_when_it_is_idle() -> None:
-    """
-    It goes with its last request or job, and what it holds can still be asked for.
-    """
-    pool = pool_of("a")
-    with pool.lease() as worker:
-        pool.change(worker, lambda now: evolve(now, jobs=1, draining=True, leaving=True))
-    assert "http://a:1" in pool
-    pool.change(worker, lambda now: evolve(now, jobs=0))
-    assert "http://a:1" not in pool
-    assert pool.holder("http://a:1") is not None
-    pool.add("http://a:1")
-    assert not pool["http://a:1"].draining
-
-
-def test_observers() -> None:
-    """
-    Every change is told with the record before and after it.
-    """
-    pool = pool_of()
-    seen: list[tuple[Any, Any]] = []
-    pool.watch(lambda before, now: seen.append((before, now)))
-    worker = pool.add("http://a:1")
-    with pool.lease():
-        pass
-    pool.remove("http://a:1")
-    flat = [(b and b.in_flight, n and n.in_flight) for b, n in seen]
-    assert flat == [(None, 0), (0, 1), (1, 0), (0, None)]
-    assert seen[0][1] == worker
 
 
 SET = LoraSet().after(LoraCall("/v1/set_lora", {"lora_nickname": "x", "lora_path": "p/x"}))
@@ -515,17 +334,6 @@ def test_back_from_quarantine_with_a_set_in_force() -> None:
     assert pool["http://b:1"].state == "ready"
 
 
-def test_a_leaving_worker_that_is_registered_again() -> None:
-    """
-    It stays, and takes work.
-    """
-    pool = healthy("a")
-    with pool.lease() as worker:
-        pool.change(worker, lambda now: evolve(now, draining=True, leaving=True))
-        pool.add("http://a:1")
-    assert pool["http://a:1"].state == "ready"
-
-
 FACETS = ("draining", "disabled", "asleep", "stale")
 TASKS = {"image": ("T2I",), "video": ("T2V",), "both": ("T2V", "T2I"), "mesh": ("I2M",)}
 WANTS = [
@@ -544,13 +352,15 @@ class PoolMachine(RuleBasedStateMachine):
     Any order of registrations, removals, probes and requests.
     """
 
-    leases: Bundle[Any] = Bundle("leases")
+    visits: Bundle[Any] = Bundle("visits")
+    counted: Bundle[Any] = Bundle("counted")
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = Pool(random=Random(5))
-        self.open: Counter[tuple[str, int]] = Counter()
-        self.sessions: Counter[tuple[str, int]] = Counter()
+        self.pool = Pool()
+        self.open: Counter[int] = Counter()
+        self.reading: Counter[int] = Counter()
+        self.sessions: Counter[int] = Counter()
 
     @rule(url=URLS)
     def add(self, url: str) -> None:
@@ -580,6 +390,13 @@ class PoolMachine(RuleBasedStateMachine):
         if url in self.pool:
             self.pool.change(self.pool[url], lambda now: evolve(now, **facets))
 
+    @rule(url=URLS)
+    def leave(self, url: str) -> None:
+        if url in self.pool:
+            idle = self.pool[url].idle
+            self.pool.change(self.pool[url], lambda now: evolve(now, draining=True, leaving=True))
+            assert (url not in self.pool) == idle
+
     @rule(url=URLS, name=st.sampled_from(list(TASKS)))
     def learn(self, url: str, name: str) -> None:
         if url in self.pool:
@@ -590,54 +407,58 @@ class PoolMachine(RuleBasedStateMachine):
         if url in self.pool:
             self.pool.change(self.pool[url], lambda now: evolve(now, jobs=jobs))
 
-    @rule(target=leases, want=st.sampled_from(WANTS), without=st.sets(URLS))
-    def lease(self, want: Want, without: set[str]) -> Any:
+    @rule(target=visits, url=URLS)
+    def visit(self, url: str) -> Any:
+        if url not in self.pool:
+            return multiple()
         stack = ExitStack()
-        self.before = {each.url: each for each in self.pool}
-        if not any(want.model in each.capabilities.names for each in self.pool):
-            want = evolve(want, model=None)
-        served = [each for each in self.pool if want.serves_model(each.capabilities)]
-        able = [
-            each
-            for each in served
-            if each.eligible and each.url not in without and want.allows(each.capabilities)
-        ]
-        if want.session:
-            able = [each for each in able if each.sessions == 0]
-        try:
-            worker = stack.enter_context(self.pool.lease(want, without))
-        except NoWorker:
-            assert able == []
-            assert not want.strict or any(want.allows(each.capabilities) for each in served)
-            return multiple()
-        except BadRequest:
-            assert want.strict
-            assert not any(want.allows(each.capabilities) for each in served)
-            return multiple()
-        assert worker.url in {each.url for each in able}
-        willing = [each for each in able if not want.unable(each.capabilities)]
-        free = [each for each in willing if not each.sessions]
-        first_choice = [each for each in free if not each.doubtful]
-        best = first_choice or free or willing or able
-        assert worker.url in {each.url for each in best}
-        assert self.before[worker.url].load == min(each.load for each in best)
-        self.open[worker.url, worker.serial] += 1
-        self.sessions[worker.url, worker.serial] += want.session
-        return stack, worker, want.session
+        worker = stack.enter_context(self.pool.visit(self.pool[url]))
+        self.open[worker.serial] += 1
+        self.reading[worker.serial] += 1
+        return stack, worker.serial
 
-    @rule(lease=consumes(leases))
-    def give_back(self, lease: tuple[ExitStack, Worker, bool]) -> None:
-        stack, worker, session = lease
+    @rule(visit=consumes(visits))
+    def end_visit(self, visit: tuple[ExitStack, int]) -> None:
+        stack, serial = visit
+        self.open[serial] -= 1
+        self.reading[serial] -= 1
         stack.close()
-        self.open[worker.url, worker.serial] -= 1
-        self.sessions[worker.url, worker.serial] -= session
+
+    @rule(target=counted, url=URLS, session=st.booleans())
+    def begin(self, url: str, session: bool) -> Any:
+        if url not in self.pool:
+            return multiple()
+        worker = self.pool[url]
+        self.pool.count(worker, 1, sessions=session)
+        self.open[worker.serial] += 1
+        self.sessions[worker.serial] += session
+        return worker, session
+
+    @rule(begun=consumes(counted))
+    def end(self, begun: tuple[Worker, bool]) -> None:
+        worker, session = begun
+        self.open[worker.serial] -= 1
+        self.sessions[worker.serial] -= session
+        self.pool.count(worker, -1, sessions=session)
+
+    @rule(want=st.sampled_from(WANTS))
+    def ask_why(self, want: Want) -> None:
+        """That nobody is able at all is said of those alone who will not be able later."""
+        allowed = any(want.allows(each.capabilities) for each in self.pool)
+        error = self.pool.nobody(want)
+        assert isinstance(error, BadRequest) == (want.strict and not allowed)
+        assert isinstance(error, (BadRequest, NoWorker))
 
     @invariant()
     def counts_are_true(self) -> None:
         for worker in self.pool:
-            assert worker.in_flight == self.open[worker.url, worker.serial]
-            assert worker.sessions == self.sessions[worker.url, worker.serial]
-            assert worker.sessions <= 1
+            assert worker.in_flight == self.open[worker.serial]
+            assert worker.reading == self.reading[worker.serial]
+            assert worker.sessions == self.sessions[worker.serial]
+
+    @invariant()
+    def nobody_idle_is_leaving(self) -> None:
+        assert not any(worker.leaving and worker.idle for worker in self.pool)
 
     @invariant()
     def order_is_registration(self) -> None:

@@ -122,7 +122,7 @@ def test_always_a_time(
     work: float,
 ) -> None:
     """
-    Whatever was learned, a prediction is above 0 and a year at most, and more work never takes less.
+    Whatever was learned, a prediction is above 0 and a year at most, and more work takes no less.
     """
     speeds = Speeds()
     for number, model, speed, kind, done, seconds in taught:
@@ -138,22 +138,21 @@ def test_always_a_time(
         assert 0 < speeds.usual(worker, kind) <= YEAR
         assert rate.seconds(2.0) >= rate.seconds(1.0)
         error = speeds.error(worker)
-        assert error is None or 0 <= error
+        assert error is None or error >= 0
         json.dumps(speeds.shown(worker))
 
 
-@given(st.floats(1e-6, 1e3), st.floats(0, 50), st.lists(st.floats(0.05, 20), min_size=8))
-def test_pace_and_fixed_part_are_told_apart(
-    pace: float, middling: float, works: list[float]
-) -> None:
+@given(st.floats(1e-6, 1e3), st.floats(0, 10), st.lists(st.floats(0.2, 10), min_size=8))
+def test_pace_and_fixed_part_are_told_apart(pace: float, share: float, works: list[float]) -> None:
     """
-    From exact measurements of work that differs, pace and fixed part are found.
+    From exact measurements of work that differs, pace and fixed part are found, also where the
+    fixed part is ten times the rest.
     """
     works = works[:15]
     average = mean(works)
     assume(mean((work / average - 1) ** 2 for work in works) > 0.2)
     assume(sum(abs(work / average - 1) > 0.2 for work in works) > 5)
-    fixed = middling * pace
+    fixed = share * average * pace
     found = line([(work, pace * work + fixed) for work in works], 0.0)
     for work in works:
         assert found[0] * work + found[1] == pytest.approx(pace * work + fixed, rel=0.02)
@@ -397,7 +396,7 @@ def test_unknown_work_teaches_where_all_is_unknown() -> None:
     speeds = Speeds()
     for seconds in (200.0, 237.0, 260.0, 9000.0, 230.0):
         speeds.learn(a_worker(), "mesh", UNKNOWN, seconds)
-    assert speeds.usual(a_worker(), "mesh") == pytest.approx(237, rel=0.02)
+    assert speeds.usual(a_worker(), "mesh") == pytest.approx(237, rel=0.05)
     assert speeds.learned(a_worker(), "mesh")
     teach(speeds, a_worker(), 20, Random(1))
     before = speeds.rate(a_worker(), "image")
