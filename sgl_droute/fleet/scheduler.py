@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import copy
-from functools import partial
 from itertools import count
 
 from attrs import define, evolve, field
 
-from sgl_droute.errors import Cancelled, DeadlinePassed, NotFound, Refused, RouterError, TooLate
+from sgl_droute.errors import Cancelled, NotFound, RouterError
 from sgl_droute.fleet.alarms import Alarms
 from sgl_droute.fleet.capabilities import ANYTHING
 from sgl_droute.fleet.decisions import Bound, Candidate, Decision, Dropped, Event
@@ -23,8 +22,17 @@ from sgl_droute.fleet.desks import Tier
 from sgl_droute.fleet.floor import Floor
 from sgl_droute.fleet.job import Job
 from sgl_droute.fleet.line import Line
+from sgl_droute.fleet.patience import Patience
 from sgl_droute.fleet.placement import Placement
 from sgl_droute.fleet.pool import Pool
+from sgl_droute.fleet.refusals import (
+    at_its_worker,
+    cancelled,
+    deadline_passed,
+    queue_full,
+    too_late,
+    waited_too_long,
+)
 from sgl_droute.fleet.rules import Rules
 from sgl_droute.fleet.selection import Load
 from sgl_droute.fleet.speeds import Speeds
@@ -62,6 +70,7 @@ class Scheduler:
     floor: Floor = field(init=False)
     _placement: Placement = field(init=False)
     _alarms: Alarms = field(factory=Alarms, init=False)
+    _patience: Patience = field(init=False)
     _things: dict[Thing, Running] = field(factory=dict, init=False)
     _open: int = field(default=0, init=False)
     _numbers: Iterator[int] = field(factory=lambda: count(1), init=False)
@@ -70,6 +79,7 @@ class Scheduler:
 
     def __attrs_post_init__(self) -> None:
         self.line = Line(fair=self.rules.fair)
+        self._patience = Patience(self.line)
         self.floor = Floor(self.pool, self.speeds, self.rules, self._alarms)
         self._placement = self.floor.placement
 
@@ -130,10 +140,10 @@ class Scheduler:
         """
         job = self.line.remove(id)
         if job is None and id in self.floor.running:
-            raise Cancelled(f"Job {id} is at its worker, and workers cannot cancel", "running")
+            raise at_its_worker(id)
         if job is None:
             raise NotFound(f"Job {id} is not known")
-        self._drop(job, Cancelled(f"Job {id} was cancelled while it waited", "cancelled"), now)
+        self._drop(job, cancelled(id), now)
         self._advance(now)
         return self._decided()
 
@@ -185,7 +195,8 @@ class Scheduler:
             raise self.pool.nobody(job.want)
         self.line.put(job)
         self._dispatch(now)
-        self._watch(job)
+        if job.id in self.line:
+            self._patience.watch(job)
         return self._decided()
 
     def made(self, id: str, thing: Thing) -> None:
@@ -248,7 +259,10 @@ class Scheduler:
         """
         if self._decisions or (self.floor.stirred and len(self.line)):
             return 0.0
-        return self._alarms.next if len(self.line) else None
+        if not len(self.line):
+            return None
+        times = [when for when in (self._alarms.next, self._patience.next) if when is not None]
+        return min(times, default=None)
 
     @property
     def full(self) -> bool:
@@ -280,56 +294,29 @@ class Scheduler:
         # Those who wait may wait for others than this job does.
         if job.id in self.line and len(self.line) > rules.queue_size:
             self.line.remove(job.id)
-            waiting = len(self.line)
-            raise Refused(
-                f"{waiting} requests wait, and no more may",
-                "queue_full",
-                position=waiting + 1,
-                retry_after=self._placement.drained(self.line.seconds(), now),
-            )
-        self._watch(job)
+            drained = self._placement.drained(self.line.seconds(), now)
+            raise queue_full(len(self.line), drained)
+        if job.id in self.line:
+            self._patience.watch(job)
 
     def _check_deadline(self, job: Job, station: Station, ahead: float, now: float) -> None:
         if job.deadline is None or not self.speeds.learned(station.worker, job.kind):
             return
         end = max(station.free, now) + ahead + self._placement.seconds(job, station)
-        late = end - job.deadline
-        if late > 0:
-            raise TooLate(
-                f"It would end in {end - now:.1f} s, {late:.1f} s behind its deadline",
-                "deadline",
-                position=len(self.line) + 1,
-                retry_after=late,
-            )
+        if end > job.deadline:
+            raise too_late(job, end, len(self.line) + 1, now)
 
-    def _watch(self, job: Job) -> None:
-        """
-        Come back when a job that waits has waited for so long that something is to be done.
-        """
-        if job.id not in self.line:
+    def _limit_passed(self, job: Job, limit: str, now: float) -> None:
+        if limit == "hand_over":
+            self._hand_over(job, now)
             return
-        if job.deadline is not None:
-            self._alarms.at(job.deadline, partial(self._deadline_passed, job))
-        if job.expires is not None:
-            self._alarms.at(job.expires, partial(self._waited_too_long, job))
-        if job.hand_over is not None:
-            self._alarms.at(job.hand_over, partial(self._hand_over, job))
-
-    def _deadline_passed(self, job: Job, now: float) -> None:
-        if self.line.get(job.id) is job:
-            position = self.line.position(job)
-            self.line.remove(job.id)
-            waited = f"It waited {now - job.submitted:.1f} s, and its deadline came"
-            self._drop(job, DeadlinePassed(waited, "deadline", position=position), now)
-
-    def _waited_too_long(self, job: Job, now: float) -> None:
-        if self.line.get(job.id) is job:
-            position = self.line.position(job)
-            self.line.remove(job.id)
-            again = self._placement.drained(self.line.seconds(), now)
-            waited = f"It waited {now - job.submitted:.1f} s, longer than any request may"
-            error = Refused(waited, "queue_timeout", position=position, retry_after=again)
-            self._drop(job, error, now)
+        position = self.line.position(job)
+        self.line.remove(job.id)
+        if limit == "deadline":
+            self._drop(job, deadline_passed(job, position, now), now)
+        else:
+            drained = self._placement.drained(self.line.seconds(), now)
+            self._drop(job, waited_too_long(job, position, drained, now), now)
 
     def _hand_over(self, job: Job, now: float) -> None:
         """
@@ -337,17 +324,15 @@ class Scheduler:
         have waited about as long.
         """
         tier = self.floor.tier(job.want, job.without)
-        if self.line.get(job.id) is not job or tier is None:
-            return
         soon = now + _TOGETHER
-        if not self.full:
+        if tier is not None and not self.full:
             jobs = self.line.in_order([(job.want, job.without)])
             due = [each for each in jobs if each.hand_over is not None and each.hand_over <= soon]
             for each in due[: self.rules.max_running - self._open]:
                 self.line.take(each)
                 self._bind(each, self._placement.earliest(each, tier, now), now)
         if job.id in self.line:
-            self._alarms.at(soon, partial(self._hand_over, job))
+            self._patience.set(job, "hand_over", soon)
 
     def _drop(self, job: Job, error: RouterError, now: float) -> None:
         name = "cancelled" if isinstance(error, Cancelled) else "dropped"
@@ -365,6 +350,8 @@ class Scheduler:
         Do what is due, and give out what can be.
         """
         self._alarms.ring(now)
+        for job, limit in self._patience.passed(now):
+            self._limit_passed(job, limit, now)
         if not len(self.line):
             return
         if self.floor.stirred:
