@@ -181,7 +181,12 @@ class RouterService(MultiService):
         finder = Finder(pool, holdings, questions)
         broadcasts = Broadcasts(control)
         jobs = JobWatch(
-            pool, holdings, questions, self._reactor, interval=settings.job_poll_interval
+            pool,
+            holdings,
+            questions,
+            self.turns,
+            self._reactor,
+            interval=settings.job_poll_interval,
         )
         for service in (finder, broadcasts, jobs):
             service.setServiceParent(self)

@@ -244,6 +244,16 @@ class Scheduler:
             return None
         return running.seconds
 
+    def awaited(self, now: float) -> list[Running]:
+        """
+        The jobs whose things should be made by *now*, while others wait in line: who learns sooner
+        that one is can give its worker the next one sooner.
+        """
+        if not len(self.line):
+            return []
+        lanes = (lane for station in self.floor.stations.values() for lane in station.lanes)
+        return [first for lane in lanes if (first := lane.awaited(now)) is not None and first.thing]
+
     # Time.
 
     def tick(self, now: float) -> list[Decision]:

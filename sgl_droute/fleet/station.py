@@ -86,6 +86,13 @@ class Lane:
         """When all will have ended; 0 if there is none."""
         return self.first_end + self._others
 
+    def awaited(self, now: float) -> Running | None:
+        """
+        The job that runs, if it should have ended by *now* as it was first predicted.
+        """
+        first = self.first
+        return first if first is not None and self._began + first.seconds <= now else None
+
     def put(self, running: Running, now: float) -> None:
         """
         Add a job at the end.

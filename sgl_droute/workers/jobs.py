@@ -1,12 +1,15 @@
 """
 Follows video and mesh jobs to their end, by asking workers now and then.
 
-Clients' polls teach the same sooner; this is for jobs that nobody asks about.
+Clients' polls teach the same sooner; this is for jobs that nobody asks about. While others wait in
+line for a worker, a job there that should have ended is asked about more often.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from attrs import define, field
@@ -19,15 +22,23 @@ from twisted.logger import Logger
 from sgl_droute.errors import RouterError, WorkerFailed
 from sgl_droute.fleet.holdings import Holdings
 from sgl_droute.fleet.pool import Pool
+from sgl_droute.fleet.station import Running
 from sgl_droute.fleet.worker import Worker
 from sgl_droute.workers.client import WorkerClient
+from sgl_droute.workers.once import Once
 from sgl_droute.workers.records import ask_for, says_unknown
+from sgl_droute.workers.turns import Turns
 
 log = Logger()
 
 # Rounds in which a worker refused the connection, or a quarantined one did not answer, before its
 # jobs are given up. One that is merely late goes on with them.
 _REFUSALS = 3
+
+# Seconds between looks at the jobs that should have ended, and the share of a job's time after
+# which it is asked about again.
+_GLANCE = 0.25
+_SHARE = 0.05
 
 
 @define(eq=False)
@@ -39,6 +50,7 @@ class JobWatch(Service):
         pool: The fleet.
         holdings: Which jobs are open; told what became of them.
         client: A client for quick questions.
+        turns: Knows which jobs should have ended, while others wait.
         clock: Provides the time.
         interval: Seconds between rounds.
     """
@@ -46,32 +58,39 @@ class JobWatch(Service):
     pool: Pool
     holdings: Holdings
     client: WorkerClient
+    turns: Turns
     clock: IReactorTime
     interval: float
     _loop: LoopingCall = field(init=False)
+    _glances: LoopingCall = field(init=False)
+    _asking: Once[tuple[str, str], None] = field(factory=Once, init=False)
+    _asked: dict[tuple[str, str], float] = field(factory=dict, init=False)
     _refused: Counter[int] = field(factory=Counter, init=False)
     _round: Deferred[Any] | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._loop = LoopingCall(self.look)
-        self._loop.clock = self.clock
+        self._glances = LoopingCall(self.glance)
+        self._loop.clock = self._glances.clock = self.clock
 
     def startService(self) -> None:
         super().startService()
         self._loop.start(self.interval, now=False)
+        self._glances.start(_GLANCE, now=False)
 
     def stopService(self) -> Deferred[Any]:
         """
         Stop asking; the result comes when nothing is under way.
         """
         super().stopService()
-        if self._loop.running:
-            self._loop.stop()
-        under_way = self._round
-        if under_way is None:
-            return DeferredList([])
-        under_way.cancel()
-        return under_way
+        for loop in (self._loop, self._glances):
+            if loop.running:
+                loop.stop()
+        ending = [self._asking.stop()]
+        if self._round is not None:
+            self._round.cancel()
+            ending.append(self._round)
+        return DeferredList(ending)
 
     def look(self) -> Deferred[Any]:
         """
@@ -84,6 +103,25 @@ class JobWatch(Service):
         asking = [Deferred.fromCoroutine(self._follow(worker)) for worker in busy]
         self._round = DeferredList(asking)
         return self._round
+
+    def glance(self) -> None:
+        """
+        Ask about the jobs that should have ended, each after 5 % of its time again.
+        """
+        now = self.clock.seconds()
+        before, self._asked = self._asked, {}
+        for running in self.turns.scheduler.awaited(now):
+            assert running.thing is not None
+            last = before.get(running.thing)
+            if last is None or now - last >= min(_SHARE * running.seconds, self.interval):
+                last = now
+                self._asking.run(running.thing, partial(self._ask_again, running))
+            self._asked[running.thing] = last
+
+    async def _ask_again(self, running: Running) -> None:
+        assert running.thing is not None
+        with suppress(RouterError, CancelledError):  # the next round tells what that means
+            await self._ask(running.station.worker, *running.thing)
 
     async def _follow(self, worker: Worker) -> None:
         try:

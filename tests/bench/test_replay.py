@@ -19,10 +19,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.harness.replay.command import rules_of
-from bench.harness.replay.engine import Outcome, Replay
 from bench.harness.replay.options import read_settings
-from bench.harness.replay.recording import Asked, Change, NoRecording, Present, Recording, read
+from bench.harness.replay.outcome import Outcome, outcome
+from bench.harness.replay.plot import draw
+from bench.harness.replay.reader import read
+from bench.harness.replay.recording import Asked, Change, NoRecording, Present, Recording
+from bench.harness.replay.run import Replay
 from bench.harness.replay.truth import Truth
+from bench.harness.virtual.engine import Machine, Task
 from sgl_droute.fleet.capabilities import ANYTHING, IMAGE, VIDEO, Capabilities
 from sgl_droute.fleet.decisions import Event
 from sgl_droute.fleet.job import Job, Known
@@ -81,6 +85,17 @@ def asked(id: str, at: float = 0.0, took: float | None = 1.0, **facts: Any) -> A
 
 def replayed(recording: Recording, **rules: Any) -> Outcome:
     return Replay(recording, Truth(recording), Rules(**rules)).run()
+
+
+def began(recording: Recording, **rules: Any) -> list[float]:
+    """
+    When workers were given the jobs.
+    """
+    replay = Replay(recording, Truth(recording), Rules(**rules))
+    events: list[Event] = []
+    replay.scheduler.watch(events.append)
+    replay.run()
+    return [event.time for event in events if event.name == "bound"]
 
 
 # Reading.
@@ -162,6 +177,16 @@ def test_broken_lines(tmp_path: Path) -> None:
         "of jobs that came before": 1,
         "lost": 3,
     }
+
+
+def test_jobs_without_gpu_time(tmp_path: Path) -> None:
+    """
+    What only reads takes no GPU time: it is counted, and not replayed.
+    """
+    reads = life("b", 1.0, 2.0, want={"kind": "video", "slot": False})
+    recording = read([written(tmp_path / "f", header(W1), *reads, *life("a", 1.0, 2.0))])
+    assert [job.id for job in recording.jobs] == ["a"]
+    assert recording.passed_over == {"jobs that take no GPU time": 1}
 
 
 @given(data=st.data())
@@ -348,6 +373,33 @@ def test_clients_leave() -> None:
     assert outcome.makespan == 6.0
 
 
+def test_videos_are_answered_at_once() -> None:
+    """
+    A video's client has its id as soon as a worker has the job: it no longer counts as open, its
+    client cannot leave, and its slot is taken until it is made.
+    """
+    both = [Change(-1.0, W1, Present(W1, WAN))]
+    videos = [asked(str(n), took=10.0, want=VIDEO, left=12.0) for n in range(3)]
+    outcome = replayed(of(videos, [], both), concurrency=1)
+    assert outcome.fates == {"done": 2, "left": 1}
+    assert outcome.latencies == (10.0, 20.0)
+    images = [asked(str(n), took=10.0) for n in range(3)]
+    assert [began(of(jobs, [], both), max_running=1) for jobs in (videos, images)] == [
+        [0.0, 0.0, 0.0],
+        [0.0, 10.0, 20.0],
+    ]
+
+
+def test_jobs_that_wait_for_ever() -> None:
+    """
+    A job of which nothing came is told as stuck.
+    """
+    job = Job(id="a", want=IMAGE, submitted=2.0)
+    made = outcome("random", [Task(job, 1.0)], [Machine()], [Change(-1.0, W1, Present(W1, FLUX))])
+    assert made.fates == {"stuck": 1}
+    assert (made.makespan, made.latencies, made.idle) == (2.0, (), 1.0)
+
+
 def test_workers_come_and_go() -> None:
     """
     Workers come, go and stop taking work when they did; without any, jobs are refused as they would
@@ -490,6 +542,16 @@ def test_command(tmp_path: Path) -> None:
     assert all(len(each["latencies"]) == 21 for each in whole["results"])
     assert whole["rules"]["concurrency"] == 1
     with Image.open(drawn) as image:
+        assert image.format == "PNG"
+
+
+def test_picture_of_nothing(tmp_path: Path) -> None:
+    """
+    An algorithm under which no job was done has its place in the picture.
+    """
+    nothing = Outcome(algorithm="random", makespan=1.0, latencies=(), fates={}, idle=None)
+    draw([nothing], "nothing", tmp_path / "f.png")
+    with Image.open(tmp_path / "f.png") as image:
         assert image.format == "PNG"
 
 
