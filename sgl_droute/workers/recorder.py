@@ -74,8 +74,11 @@ class Recorder(Service):
 
     def note(self, event: Event) -> None:
         """
-        Record what happened to a job; an observer for `Scheduler.watch`.
+        Record what happened to a job; an observer for `Scheduler.watch`. Those that take no GPU
+        time are passed over.
         """
+        if not event.job.want.slot:
+            return
         # Twice a job and more: all work on it is the thread's.
         if len(self._waiting) < self.most_waiting:
             self._waiting.append(event)

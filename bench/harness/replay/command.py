@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from random import Random
@@ -12,11 +11,13 @@ from typing import Any, NoReturn
 
 from attrs import evolve
 
-from bench.harness.command import INTERRUPTED
-from bench.harness.replay.engine import Outcome, Replay
+from bench.harness.command import INTERRUPTED, ended, say, write_json
 from bench.harness.replay.options import Settings, read_settings
-from bench.harness.replay.recording import NoRecording, Recording, read
+from bench.harness.replay.outcome import Outcome
+from bench.harness.replay.reader import read
+from bench.harness.replay.recording import NoRecording, Recording
 from bench.harness.replay.report import document, report
+from bench.harness.replay.run import Replay
 from bench.harness.replay.truth import Truth
 from sgl_droute.fleet.rules import Rules
 
@@ -39,9 +40,9 @@ def run(script: str) -> NoReturn:
     try:
         _main(settings)
     except KeyboardInterrupt:
-        raise _exit(script, "interrupted", INTERRUPTED) from None
+        raise ended(script, "interrupted", INTERRUPTED) from None
     except (NoRecording, OSError) as problem:
-        raise _exit(script, str(problem), 2) from None
+        raise ended(script, str(problem), 2) from None
     raise SystemExit(0)
 
 
@@ -73,7 +74,7 @@ def _main(settings: Settings) -> None:
         for algorithm in settings.algorithms
     ]
     text = report(recording, truth, rules, outcomes)
-    print(text, flush=True)
+    say(text)
     _write(settings, recording, truth, rules, outcomes, text.partition("\n")[0])
 
 
@@ -87,15 +88,9 @@ def _write(
 ) -> None:
     if settings.json is not None:
         whole = document(sys.argv, recording, truth, rules, outcomes)
-        settings.json.write_text(json.dumps(whole, indent=2) + "\n")
-        print(f"Wrote {settings.json}", flush=True)
+        write_json(whole, settings.json)
     if settings.plot is not None:
         from bench.harness.replay.plot import draw
 
         draw(outcomes, title, settings.plot)
-        print(f"Wrote {settings.plot}", flush=True)
-
-
-def _exit(script: str, reason: str, status: int) -> SystemExit:
-    print(f"{script}: {reason}", file=sys.stderr, flush=True)
-    return SystemExit(status)
+        say(f"Wrote {settings.plot}")

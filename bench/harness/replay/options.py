@@ -4,12 +4,13 @@ The command line of `replay.py`, read into one frozen record.
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
 from attrs import frozen
 
+from bench.harness import values
 from sgl_droute.fleet.selection import ALGORITHMS
 from sgl_droute.fleet.worker import Concurrency
 
@@ -73,26 +74,13 @@ def _parser(script: str) -> ArgumentParser:
     )
     parser.add_argument(
         "--concurrency",
-        type=_concurrency,
+        type=values.concurrency,
         metavar="N|auto|0",
         help="slots of each worker, 0 for no limit (default: as recorded)",
     )
     parser.add_argument("--seed", type=int, default=1, help="of the random algorithm (default: 1)")
-    parser.add_argument("--json", type=_file, metavar="FILE", help="write all that came out")
-    parser.add_argument("--plot", type=_file, metavar="PNG", help="draw it")
+    parser.add_argument(
+        "--json", type=values.output, metavar="FILE", help="write all that came out"
+    )
+    parser.add_argument("--plot", type=values.output, metavar="PNG", help="draw it")
     return parser
-
-
-def _concurrency(text: str) -> Concurrency:
-    if text == "auto":
-        return "auto"
-    if not text.isdecimal():
-        raise ArgumentTypeError(f"{text!r} is neither a whole number, 0 or more, nor auto")
-    return int(text)
-
-
-def _file(text: str) -> Path:
-    # Before anything is replayed: figures with nowhere to go are lost time.
-    if not Path(text).absolute().parent.is_dir():
-        raise ArgumentTypeError(f"there is no folder for {text}")
-    return Path(text)

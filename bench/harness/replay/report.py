@@ -9,15 +9,14 @@ from statistics import fmean
 
 from attrs import asdict
 
-from bench.harness.replay.engine import DONE, DROPPED, LEFT, REFUSED, STUCK, Outcome
+from bench.harness.replay.outcome import FATES, Outcome
 from bench.harness.replay.recording import Recording
 from bench.harness.replay.truth import Truth
-from bench.harness.report import table
+from bench.harness.report import number, percent, table
 from bench.harness.summary import percentile
 from sgl_droute.fleet.rules import Rules
 
-_FATES = (DONE, REFUSED, DROPPED, LEFT, STUCK)
-_COLUMNS = ("algorithm", *_FATES, "makespan s", "mean s", "p50 s", "p99 s", "idle %")
+_COLUMNS = ("algorithm", *FATES, "makespan s", "mean s", "p50 s", "p99 s", "idle %")
 
 
 def report(recording: Recording, truth: Truth, rules: Rules, outcomes: Sequence[Outcome]) -> str:
@@ -90,11 +89,6 @@ def document(
 
 def _row(outcome: Outcome) -> list[str]:
     made = figures(outcome)
-    counts = [str(outcome.fates.get(fate, 0)) for fate in _FATES]
-    seconds = [_number(made[name], 3) for name in ("makespan", "mean", "p50", "p99")]
-    idle = made["idle"]
-    return [outcome.algorithm, *counts, *seconds, _number(None if idle is None else 100 * idle, 1)]
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+    counts = [str(outcome.fates.get(fate, 0)) for fate in FATES]
+    seconds = [number(made[name], 3) for name in ("makespan", "mean", "p50", "p99")]
+    return [outcome.algorithm, *counts, *seconds, percent(made["idle"])]

@@ -46,7 +46,7 @@ class Truth:
     _models: Mapping[str, str | None] = field(init=False)
     _paces: dict[tuple[str, str], float] = field(init=False)
     _usual: dict[tuple[str | None, str], float] = field(init=False)
-    _taken: dict[int, Taken] = field(init=False)
+    _taken: dict[Asked, Taken] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._models = self.recording.models()
@@ -59,11 +59,17 @@ class Truth:
         """How many jobs have their seconds from where."""
         return Counter(taken.source for taken in self._taken.values())
 
+    def known(self, job: Asked) -> Taken:
+        """
+        What is known of the length of *job*.
+        """
+        return self._taken[job]
+
     def seconds(self, job: Asked, url: str) -> float:
         """
         How long *job* takes on the worker at *url*.
         """
-        taken = self._taken[id(job)]
+        taken = self._taken[job]
         return taken.seconds * self._ratio(job, taken.url, url)
 
     def speeds(self) -> dict[str, float]:
@@ -96,19 +102,19 @@ class Truth:
             paces[self._models[url], kind].append(pace)
         return {key: median(each) for key, each in paces.items()}
 
-    def _known(self) -> dict[int, Taken]:
-        known = {id(job): taken for job in self.recording.jobs if (taken := _taken(job))}
+    def _known(self) -> dict[Asked, Taken]:
+        known = {job: taken for job in self.recording.jobs if (taken := _taken(job))}
         by_kind: dict[str, list[float]] = defaultdict(list)
         for job in self.recording.jobs:
-            if id(job) in known:
-                by_kind[job.want.kind].append(known[id(job)].seconds)
+            if job in known:
+                by_kind[job.want.kind].append(known[job].seconds)
         if not by_kind:
             raise NoRecording("nothing in this recording tells how long a job takes")
         overall = fmean(seconds for each in by_kind.values() for seconds in each)
         means = {kind: fmean(each) for kind, each in by_kind.items()}
         for job in self.recording.jobs:
             mean = means.get(job.want.kind, overall)
-            known.setdefault(id(job), Taken(mean, None, "average"))
+            known.setdefault(job, Taken(mean, None, "average"))
         return known
 
     def _ratio(self, job: Asked, here: str | None, there: str) -> float:
