@@ -132,15 +132,15 @@ class Pool:
 
     # What they have.
 
-    def count(self, worker: Worker, by: int, *, reading: int = 0, sessions: int = 0) -> None:
+    def count(self, worker: Worker, by: int, *, sessions: int = 0) -> None:
         """
-        Have *worker* count *by* more requests in flight, each of which counts so often in *reading*
-        and in *sessions*; nothing happens if that registration is gone.
+        Have *worker* count *by* more requests in flight, each of them so many *sessions*; nothing
+        happens if that registration is gone.
         """
         now = self.still(worker)
         if now is None:
             return
-        after = counted(now, by, reading=reading, sessions=sessions)
+        after = counted(now, by, sessions=sessions)
         if sessions or after.leaving:
             self._keep(after)
         else:
@@ -152,11 +152,11 @@ class Pool:
         *worker*, with a request that only reads what it holds counted as in flight until the block
         ends, however it ends.
         """
-        self.count(worker, 1, reading=1)
+        self.count(worker, 1)
         try:
             yield worker
         finally:
-            self.count(worker, -1, reading=1)
+            self.count(worker, -1)
 
     # What became of them.
 

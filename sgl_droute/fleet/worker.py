@@ -27,7 +27,6 @@ class Worker:
         serial: Registration number; tells a re-registered URL from its predecessor.
         lasting: It is still there after a restart of the router; not so those started for one run.
         in_flight: Requests sent and not yet finished (count).
-        reading: Those of them that only read what the worker holds and cost it no GPU time (count).
         sessions: Those of them that are realtime sessions, open or being opened (count).
         jobs: Video and mesh jobs that it has not finished (count).
         failures: Health checks failed in a row (count); one success resets it.
@@ -60,7 +59,6 @@ class Worker:
     serial: int
     lasting: bool = True
     in_flight: int = field(default=0, validator=ge(0))
-    reading: int = field(default=0, validator=ge(0))
     sessions: int = field(default=0, validator=ge(0))
     jobs: int = field(default=0, validator=ge(0))
     failures: int = field(default=0, validator=ge(0))
@@ -116,11 +114,6 @@ class Worker:
         return not (self.dead or self.asleep)
 
     @property
-    def load(self) -> int:
-        """Work that it has not finished (count)."""
-        return self.in_flight - self.reading + self.jobs
-
-    @property
     def idle(self) -> bool:
         """Whether it has nothing to finish."""
         return not self.in_flight and not self.jobs
@@ -147,10 +140,9 @@ class Worker:
         return allowed and not (want.session and self.in_session)
 
 
-def counted(worker: Worker, by: int, *, reading: int = 0, sessions: int = 0) -> Worker:
+def counted(worker: Worker, by: int, *, sessions: int = 0) -> Worker:
     """
-    *worker* with *by* more requests in flight, each of which counts so often in *reading* and in
-    *sessions*.
+    *worker* with *by* more requests in flight, each of them so many *sessions*.
 
     Raises:
         ValueError: More have ended than had begun.
@@ -160,9 +152,8 @@ def counted(worker: Worker, by: int, *, reading: int = 0, sessions: int = 0) -> 
     fields = now.__dict__
     fields.update(worker.__dict__)
     fields["in_flight"] += by
-    fields["reading"] += by * reading
     fields["sessions"] += by * sessions
-    if now.in_flight < 0 or now.reading < 0 or now.sessions < 0:
+    if now.in_flight < 0 or now.sessions < 0:
         raise ValueError(f"{worker.url}: more requests ended than began")
     return now
 

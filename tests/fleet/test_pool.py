@@ -83,15 +83,15 @@ def test_no_more_ends_than_begins() -> None:
     assert pool["http://a:1"].in_flight == 0
 
 
-def test_reading_is_no_load() -> None:
+def test_reading_keeps_a_worker() -> None:
     """
-    A download from a worker keeps it from leaving, and is no work.
+    A download from a worker keeps it from leaving as other requests do.
     """
     pool = pool_of("a")
     with pool.visit(pool["http://a:1"]):
         pool.count(pool["http://a:1"], 1)
         now = pool["http://a:1"]
-        assert (now.in_flight, now.load, now.idle) == (2, 1, False)
+        assert (now.in_flight, now.idle) == (2, False)
         pool.count(now, -1)
     assert pool["http://a:1"].idle
 
@@ -217,7 +217,7 @@ def test_observers() -> None:
     assert (draining.in_flight, gone.in_flight) == (1, 0)
     assert seen == [
         (None, worker),
-        (evolve(worker, in_flight=1, reading=1), draining),
+        (evolve(worker, in_flight=1), draining),
         (gone, None),
     ]
 
@@ -359,7 +359,6 @@ class PoolMachine(RuleBasedStateMachine):
         super().__init__()
         self.pool = Pool()
         self.open: Counter[int] = Counter()
-        self.reading: Counter[int] = Counter()
         self.sessions: Counter[int] = Counter()
 
     @rule(url=URLS)
@@ -414,14 +413,12 @@ class PoolMachine(RuleBasedStateMachine):
         stack = ExitStack()
         worker = stack.enter_context(self.pool.visit(self.pool[url]))
         self.open[worker.serial] += 1
-        self.reading[worker.serial] += 1
         return stack, worker.serial
 
     @rule(visit=consumes(visits))
     def end_visit(self, visit: tuple[ExitStack, int]) -> None:
         stack, serial = visit
         self.open[serial] -= 1
-        self.reading[serial] -= 1
         stack.close()
 
     @rule(target=counted, url=URLS, session=st.booleans())
@@ -453,7 +450,6 @@ class PoolMachine(RuleBasedStateMachine):
     def counts_are_true(self) -> None:
         for worker in self.pool:
             assert worker.in_flight == self.open[worker.serial]
-            assert worker.reading == self.reading[worker.serial]
             assert worker.sessions == self.sessions[worker.serial]
 
     @invariant()

@@ -624,7 +624,7 @@ class AnyTraffic(RuleBasedStateMachine):
         assert set(stations) == {worker.url for worker in self.pool}
         for url, station in stations.items():
             now = self.pool[url]  # how much is in flight to it only the pool knows
-            assert evolve(station.worker, in_flight=now.in_flight, reading=now.reading) == now
+            assert evolve(station.worker, in_flight=now.in_flight) == now
             here = [each for each in self.running() if each.station is station]
             assert station.count == len(here)
             lanes = [list(lane.plan()) for lane in station.lanes]

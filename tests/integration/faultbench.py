@@ -146,8 +146,8 @@ class Bench:
         links = [proxy.links for proxy in self.proxies]
         await self.router.at_rest()
         await eventually(lambda: not any(link.broken for each in links for link in each))
-        reading = [worker.reading for worker in self.router.service.pool]
-        assert not any(reading), f"still reading: {reading}"
+        running = self.router.service.turns.scheduler.floor.running
+        assert all(each.abandoned for each in running.values()), f"still open: {running}"
 
 
 def whole(received: bytes) -> bool:

@@ -170,7 +170,7 @@ class Soak:
                 break
             await deferLater(reactor, 0.1)
         assert not busy, busy
-        assert [worker.reading for worker in self.inner.service.pool] == [0] * len(self.posts)
+        assert [worker.in_flight for worker in self.inner.service.pool] == [0] * len(self.posts)
 
     async def _until_mended(self) -> None:
         """Idle connections that swallow all look well, and end when they have idled long enough."""
