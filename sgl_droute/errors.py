@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import math
 
+# Seconds that a client is told to stay away at most: predictions are not better than that.
+_LONGEST_WAIT = 3600
+
 
 class RouterError(Exception):
     """
@@ -101,7 +104,7 @@ class NoWorker(RouterError):
 
 class Refused(RouterError):
     """
-    The line does not take the request, or let it go; nothing was sent to a worker.
+    The line does not take the request, or does not let it go as it was asked to.
 
     Args:
         reason: One word for programs.
@@ -119,7 +122,9 @@ class Refused(RouterError):
         position: int | None = None,
         retry_after: float | None = None,
     ) -> None:
-        seconds = None if retry_after is None else max(1, math.ceil(retry_after))
+        seconds = (
+            None if retry_after is None else math.ceil(min(max(retry_after, 1), _LONGEST_WAIT))
+        )
         super().__init__(
             text,
             headers={} if seconds is None else {"Retry-After": str(seconds)},
@@ -142,6 +147,12 @@ class DeadlinePassed(Refused):
 
 class Cancelled(Refused):
     """Somebody took it out of the line."""
+
+    status = 409
+
+
+class NotWaiting(Refused):
+    """It is to be taken out of the line and is at its worker, which cannot cancel."""
 
     status = 409
 

@@ -125,12 +125,14 @@ class RouterService(MultiService):
         self._deadlines = Deadlines(reactor)
         self._roads = roads or Roads.over_tcp(reactor, settings.connect_timeout, self._deadlines)
         self.pool = Pool()
+        self.speeds = Speeds()
+        rules = _rules_of(settings)
+        # The scheduler hears first of what becomes of workers: when the jobs of one that left end,
+        # it must not be given others.
+        self.turns = Turns(Scheduler(self.pool, self.speeds, rules), reactor)
         self.holdings = Holdings(
             self.pool, Owners(settings.job_ttl, MOST_OWNERS), OpenJobs(), reactor.seconds
         )
-        self.speeds = Speeds()
-        rules = _rules_of(settings)
-        self.turns = Turns(Scheduler(self.pool, self.speeds, rules), reactor)
         if settings.record:
             recorder = open_recorder(Path(settings.record), reactor, rules)
             recorder.follow(self.pool)
@@ -306,6 +308,7 @@ def _rules_of(settings: RouterSettings) -> Rules:
         queue_size=settings.queue_size,
         fair=settings.fair,
         group_margin=settings.group_margin,
+        longest=settings.timeout,
     )
 
 

@@ -15,7 +15,7 @@ from sgl_droute.api.admission import Admission, named
 from sgl_droute.api.carrier import Carrier
 from sgl_droute.api.stamps import stamps_of
 from sgl_droute.fleet.capabilities import ANYTHING, Want
-from sgl_droute.fleet.holdings import Holdings
+from sgl_droute.fleet.holdings import Holdings, id_in
 from sgl_droute.fleet.job import JOBS
 from sgl_droute.fleet.worker import Worker
 from sgl_droute.workers.attempts import Turn, with_worker
@@ -95,11 +95,14 @@ class Inference:
 
         def learn(fields: Mapping[str, Any]) -> None:
             assert makes is not None
-            if makes in JOBS and isinstance(id := fields.get("id"), str):
+            id = id_in(fields)
+            if makes in JOBS and id is not None:
                 turn.made(makes, id)
             self.holdings.made(makes, turn.worker, fields)
 
         def told(fields: Mapping[str, Any]) -> None:
             turn.took = inference_time(fields)
 
-        return Lesson.of(response, None if makes is None else learn, told)
+        return Lesson.of(
+            response, None if makes is None else learn, None if makes in JOBS else told
+        )

@@ -71,7 +71,7 @@ class Tunnels:
         connections are closed. A worker that does not accept has its answer relayed.
 
         Args:
-            want: What the worker must be able to do. It is leased until its connection is closed.
+            want: What the worker must be able to do. It has the job until its connection is closed.
 
         Raises:
             BadRequest: The handshake has a body, or no worker is able to serve it.

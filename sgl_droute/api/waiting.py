@@ -57,7 +57,7 @@ class Waiting:
 
         Raises:
             NotFound: No such job waits or runs.
-            Cancelled: It is at a worker already.
+            NotWaiting: It is at a worker already.
         """
         self.turns.cancel(id)
         return reply(request, {"status": "success", "id": id, "state": "cancelled"})

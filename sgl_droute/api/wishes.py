@@ -79,6 +79,8 @@ def wishes_of(request: Request, *, max_priority: int, now: float) -> Wishes:
     if _WISHES.isdisjoint(given):
         return Wishes(client)
     batch, size = _name(given, _BATCH), _size(given)
+    if batch is not None and batch.startswith("/"):
+        raise _bad(_BATCH, "a name that does not begin with a slash", batch)
     if size is not None and batch is None:
         raise BadRequest("X-Rollout-Size needs X-Rollout-Batch beside it")
     return Wishes(

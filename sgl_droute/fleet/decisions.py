@@ -74,7 +74,7 @@ class Event:
         worker: URL of its worker; None while it has none.
         start: When its worker begins with it, as predicted; of one that is bound.
         end: When it will have ended, as predicted; of one that is bound.
-        took: GPU time that its worker told (seconds); of one that ended.
+        took: GPU time that its worker told, or that was seen (seconds); of one that ended.
         reason: Of one that ended ``well`` or ``failed``, else why.
     """
 

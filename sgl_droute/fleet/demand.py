@@ -118,7 +118,7 @@ class Asked:
             return image_shape(family, fields, references=references)
         if self.kind == "video":
             return video_shape(family, fields, references=references)
-            # A sample is what its model makes: here the worker has no default but the model's own.
+        # A sample is what its model makes: here the worker has no default but the model's own.
         frames = as_count(fields.get("num_frames")) or family.frames
         if max(frames, family.frames) == 1:
             shape = image_shape(family, fields, references=references)

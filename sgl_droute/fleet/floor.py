@@ -28,6 +28,10 @@ from sgl_droute.fleet.worker import Worker
 _NOTABLE = 0.05
 _GROSS = 0.3
 
+# A job that its client left counts for at most so many times what is usual, or so many seconds.
+_MANY_TIMES = 8
+_A_WHILE = 60.0
+
 
 @define(eq=False)
 class Floor:
@@ -86,7 +90,7 @@ class Floor:
         Give *job* to the worker of *station*.
         """
         slot = job.want.slot
-        seconds = self.placement.seconds(job, station) if slot else 0.0
+        seconds = min(self.placement.seconds(job, station), self.rules.longest) if slot else 0.0
         sure = slot and self.speeds.learned(station.worker, job.kind)
         alone = slot and not station.free and job.kind not in JOBS
         running = Running(job, station, seconds, sure, now, alone=alone)
@@ -104,9 +108,9 @@ class Floor:
         """
         if not running.open:
             raise ValueError(f"job {running.job.id} ended twice")
-        running.open = False
         sessions = int(running.job.want.session)
         self.pool.count(running.station.worker, -1, sessions=sessions)
+        running.open = False
 
     def free_slot(self, running: Running, now: float) -> None:
         """
@@ -128,17 +132,38 @@ class Floor:
         del self.running[running.job.id]
         self._look(running.station, now)
 
+    def has(self, running: Running) -> bool:
+        """
+        Whether a GPU of a worker that is still here works on a job, or will.
+        """
+        station = running.station
+        return running.lane is not None and self.stations.get(station.worker.url) is station
+
+    def abandon(self, running: Running, now: float) -> None:
+        """
+        Nobody will tell of the end of a job any more, unless it makes a thing: it is forgotten, or
+        ends as predicted, within reason. The prediction is from what its client said.
+        """
+        if not self.has(running) and running.thing is None:
+            self.remove(running, now)
+        elif running.abandoned:
+            usual = self.speeds.usual(running.station.worker, running.job.kind)
+            running.station.shorten(running, max(_MANY_TIMES * usual, _A_WHILE))
+            self._look(running.station, now)
+
     def done(self, running: Running, now: float, took: float | None) -> None:
         """
-        A job was done well; learn from it.
+        A job was done well; learn from it, if it took GPU time.
 
         Args:
             took: Seconds of GPU time; None if nobody knows.
         """
-        self._under_way = True
         station, job = running.station, running.job
+        if not job.want.slot:
+            return
+        self._under_way = True
         station.succeeded()
-        if took is not None and job.want.slot and not job.want.session:
+        if took is not None and not job.want.session:
             self._learn(station, job, took, now)
 
     def _learn(self, station: Station, job: Job, took: float, now: float) -> None:
@@ -171,7 +196,7 @@ class Floor:
     def _worker_changed(self, before: Worker | None, now: Worker | None) -> None:
         if now is None:
             assert before is not None
-            del self.stations[before.url]
+            self._forget_ghosts(self.stations.pop(before.url))
             self.desks.left(before)
             self.speeds.forget(before.url)
         elif before is None:
@@ -200,10 +225,16 @@ class Floor:
         if self._under_way and before.dead and not now.dead:
             station.start = 1
         if before.incarnation != now.incarnation:
-            for ghost in station.forgotten():
-                station.remove(ghost, self.alarms.now)
-                del self.running[ghost.job.id]
+            self._forget_ghosts(station)
         self._look(station, self.alarms.now)
+
+    def _forget_ghosts(self, station: Station) -> None:
+        """
+        Forget the jobs of which only the prediction would tell when they end.
+        """
+        for ghost in station.forgotten():
+            station.remove(ghost, self.alarms.now)
+            del self.running[ghost.job.id]
 
     # Looks at workers.
 

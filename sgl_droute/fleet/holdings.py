@@ -44,7 +44,7 @@ class Holdings:
         """
         Learn from the top-level *fields* of *worker*'s answer to a creation.
         """
-        made = _id(fields)
+        made = id_in(fields)
         if made is None or self.pool.still(worker) is None:
             return
         if kind in JOBS:
@@ -65,7 +65,7 @@ class Holdings:
         """
         As `seen`, of a row in a list.
         """
-        listed = _id(fields)
+        listed = id_in(fields)
         if listed is not None:
             self.seen(kind, listed, worker, fields)
 
@@ -97,6 +97,9 @@ class Holdings:
             self.jobs.restarted(now.url, now.serial)
 
 
-def _id(fields: Mapping[str, Any]) -> str | None:
+def id_in(fields: Mapping[str, Any]) -> str | None:
+    """
+    The id in the top-level *fields* of a worker's answer; None if there is none that can be kept.
+    """
     made = fields.get("id")
     return made if isinstance(made, str) and keepable(made) else None

@@ -193,7 +193,10 @@ class Placement:
         The station of the job's group, if it has room and is not too far ahead of the others.
         """
         url = None if job.group is None else self._groups.get(job.group)
-        if url is None or url not in tier.urls or url in job.without:
+        if url is None or url in job.without:
+            return None
+        if url not in tier.urls:
+            del self._groups[job.group or ""]  # it takes no work: another may take its place
             return None
         home = self.stations[url]
         least = min(self.stations[other].count for other in tier.urls)

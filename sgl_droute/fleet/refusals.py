@@ -4,7 +4,7 @@ What clients are told whose job is not let in line, or leaves it unserved.
 
 from __future__ import annotations
 
-from sgl_droute.errors import Cancelled, DeadlinePassed, Refused, TooLate
+from sgl_droute.errors import Cancelled, DeadlinePassed, NotWaiting, Refused, TooLate
 from sgl_droute.fleet.job import Job
 
 
@@ -49,8 +49,8 @@ def cancelled(id: str) -> Cancelled:
     return Cancelled(f"Job {id} was cancelled while it waited", "cancelled")
 
 
-def at_its_worker(id: str) -> Cancelled:
+def at_its_worker(id: str) -> NotWaiting:
     """
     Somebody wants the job out of the line, and it is there no more.
     """
-    return Cancelled(f"Job {id} is at its worker, and workers cannot cancel", "running")
+    return NotWaiting(f"Job {id} is at its worker, and workers cannot cancel", "running")

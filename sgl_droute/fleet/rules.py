@@ -27,6 +27,7 @@ class Rules:
         queue_size: Jobs that may wait (count).
         fair: Whether clients take turns within a priority.
         group_margin: Jobs that the worker of a group may be ahead of the least loaded (count).
+        longest: Seconds that no job is expected to exceed.
     """
 
     algorithm: str = "least-request"
@@ -38,3 +39,4 @@ class Rules:
     queue_size: int = 10_000
     fair: bool = False
     group_margin: int = 2
+    longest: float = 1800.0

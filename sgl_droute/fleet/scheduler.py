@@ -125,8 +125,7 @@ class Scheduler:
             if running.thing is None:
                 self._tell("abandoned", now, running.job, running)
             self._close(running)
-            if running.lane is None:
-                self.floor.remove(running, now)
+            self.floor.abandon(running, now)
         self._advance(now)
         return self._decided()
 
@@ -136,7 +135,7 @@ class Scheduler:
 
         Raises:
             NotFound: There is no such job.
-            Cancelled: It is at a worker, and workers cannot cancel.
+            NotWaiting: It is at a worker, and workers cannot cancel.
         """
         job = self.line.remove(id)
         if job is None and id in self.floor.running:
@@ -204,7 +203,7 @@ class Scheduler:
         Note that a job makes *thing*, a kind and an id, and is done when that is.
         """
         running = self.floor.running[id]
-        if thing not in self._things and running.lane is not None:
+        if thing not in self._things and self.floor.has(running):
             running.thing = thing
             self._things[thing] = running
 
@@ -244,15 +243,16 @@ class Scheduler:
             return None
         return running.seconds
 
-    def awaited(self, now: float) -> list[Running]:
+    def awaited(self, now: float) -> list[tuple[Running, float]]:
         """
-        The jobs whose things should be made by *now*, while others wait in line: who learns sooner
-        that one is can give its worker the next one sooner.
+        The jobs whose things should be made by *now*, while others wait in line, and by how much
+        they are late (seconds): who learns sooner of an end can give the worker the next job.
         """
         if not len(self.line):
             return []
         lanes = (lane for station in self.floor.stations.values() for lane in station.lanes)
-        return [first for lane in lanes if (first := lane.awaited(now)) is not None and first.thing]
+        late = ((lane.first, lane.late(now)) for lane in lanes)
+        return [(first, by) for first, by in late if first is not None and first.thing and by >= 0]
 
     # Time.
 
@@ -297,7 +297,7 @@ class Scheduler:
                 return
         job.length = self._placement.length(job, tier)
         if job.deadline is not None:
-            ahead = self.line.seconds_ahead(job) / self._placement.lanes(tier)
+            ahead = self._seconds_ahead(job) / self._placement.lanes(tier)
             self._check_deadline(job, self._placement.earliest(job, tier, now), ahead, now)
         self.line.put(job)
         self._dispatch(now)
@@ -309,8 +309,24 @@ class Scheduler:
         if job.id in self.line:
             self._patience.watch(job)
 
+    def _seconds_ahead(self, job: Job) -> float:
+        """
+        How long what *job* would have before it in line takes on one usual worker.
+        """
+        ahead = self.line.seconds_ahead(job)
+        if self.rules.fair and len(self.line):
+            usual = self.line.seconds() / len(self.line)
+            self.line.put(job)
+            ahead = min(ahead, usual * (self.line.position(job) - 1))
+            self.line.remove(job.id)
+        return ahead
+
     def _check_deadline(self, job: Job, station: Station, ahead: float, now: float) -> None:
-        if job.deadline is None or not self.speeds.learned(station.worker, job.kind):
+        if job.deadline is None or not job.want.slot:
+            return
+        # Jobs that a worker does at once end together, and nobody knows when.
+        one_by_one = station.limit <= len(station.lanes)
+        if not (one_by_one and self.speeds.learned(station.worker, job.kind)):
             return
         end = max(station.free, now) + ahead + self._placement.seconds(job, station)
         if end > job.deadline:
@@ -464,4 +480,4 @@ def _reason(error: RouterError) -> str:
     """
     One word for why a job was let go.
     """
-    return getattr(error, "reason", type(error).__name__)
+    return str(error.fields.get("reason", type(error).__name__))

@@ -86,12 +86,12 @@ class Lane:
         """When all will have ended; 0 if there is none."""
         return self.first_end + self._others
 
-    def awaited(self, now: float) -> Running | None:
+    def late(self, now: float) -> float:
         """
-        The job that runs, if it should have ended by *now* as it was first predicted.
+        Seconds since the job that runs should have ended, as it was predicted before that.
         """
         first = self.first
-        return first if first is not None and self._began + first.seconds <= now else None
+        return 0.0 if first is None else now - self._began - first.seconds
 
     def put(self, running: Running, now: float) -> None:
         """
@@ -143,6 +143,19 @@ class Lane:
         """
         elapsed = now - self._began
         self._seconds = max(_LONGER * max(self._seconds, elapsed), elapsed + _AT_LEAST)
+
+    def shorten(self, running: Running, seconds: float) -> None:
+        """
+        Have a job take at most so many *seconds*.
+        """
+        less = running.seconds - seconds
+        if less <= 0:
+            return
+        running.seconds = seconds
+        if running is self.first:
+            self._seconds = min(self._seconds, seconds)
+        else:
+            self._others -= less
 
     def predict_again(self, seconds: Callable[[Job], float], now: float) -> None:
         """
@@ -264,6 +277,13 @@ class Station:
         """
         self.free_slot(running, now)
         del self._jobs[running.job.id]
+
+    def shorten(self, running: Running, seconds: float) -> None:
+        """
+        Have a job that is in a lane take at most so many *seconds*.
+        """
+        assert running.lane is not None
+        running.lane.shorten(running, seconds)
 
     def overtaken(self, running: Running) -> list[Running]:
         """

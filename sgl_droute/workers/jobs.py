@@ -35,10 +35,12 @@ log = Logger()
 # jobs are given up. One that is merely late goes on with them.
 _REFUSALS = 3
 
-# Seconds between looks at the jobs that should have ended, and the share of a job's time after
-# which it is asked about again.
+# Seconds between looks at the jobs that should have ended; the shares of the time that one is late,
+# and of all its time, after which it is asked about again; questions at one look (count).
 _GLANCE = 0.25
-_SHARE = 0.05
+_OF_LATENESS = 0.25
+_OF_ALL = 0.05
+_QUESTIONS = 50
 
 
 @define(eq=False)
@@ -106,15 +108,17 @@ class JobWatch(Service):
 
     def glance(self) -> None:
         """
-        Ask about the jobs that should have ended, each after 5 % of its time again.
+        Ask about the jobs that should have ended: soon after that, and then less and less often.
         """
         now = self.clock.seconds()
         before, self._asked = self._asked, {}
-        for running in self.turns.scheduler.awaited(now):
+        asking = 0
+        for running, late in self.turns.scheduler.awaited(now):
             assert running.thing is not None
-            last = before.get(running.thing)
-            if last is None or now - last >= min(_SHARE * running.seconds, self.interval):
-                last = now
+            last = before.get(running.thing, 0.0)
+            pause = min(_OF_LATENESS * late, _OF_ALL * (now - running.bound), self.interval)
+            if now - last >= pause and asking < _QUESTIONS:
+                last, asking = now, asking + 1
                 self._asking.run(running.thing, partial(self._ask_again, running))
             self._asked[running.thing] = last
 

@@ -7,13 +7,14 @@ What is decided, and why, is up to `sgl_droute.fleet.scheduler`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from sgl_droute.errors import RouterError
 from sgl_droute.fleet.decisions import Bound, Decision, Dropped
 from sgl_droute.fleet.job import Job
 from sgl_droute.fleet.pool import Pool
@@ -68,13 +69,17 @@ class Turns:
         Raises:
             RouterError: It was refused, or let go.
         """
-        return await self._turn(job, self.scheduler.submit(job, self.now()), waiting)
+        with self._others_told():
+            decisions = self.scheduler.submit(job, self.now())
+        return await self._turn(job, decisions, waiting)
 
     async def once_more(self, job: Job, waiting: Waiting = nullcontext) -> Bound:
         """
         As `submitted`, for a job whose worker was not reached.
         """
-        return await self._turn(job, self.scheduler.unreached(job.id, self.now()), waiting)
+        with self._others_told():
+            decisions = self.scheduler.unreached(job.id, self.now())
+        return await self._turn(job, decisions, waiting)
 
     def answered(self, job: Job) -> None:
         """
@@ -145,8 +150,26 @@ class Turns:
         self._carry_out(decisions)
         if turn.called:
             return await turn
-        with waiting():
-            return await turn
+        bound: Bound | None = None
+        try:
+            with waiting():
+                bound = await turn
+        except Exception:
+            if bound is not None:  # what the job waited in has failed: the worker has seen nothing
+                self.finish(job, took=None, well=False)
+            raise
+        return bound
+
+    @contextmanager
+    def _others_told(self) -> Iterator[None]:
+        """
+        Have others know what was decided for them even if the job within is refused.
+        """
+        try:
+            yield
+        except RouterError:
+            self.look()
+            raise
 
     def _left(self, job: Job) -> None:
         del self._waiting[job.id]

@@ -242,7 +242,7 @@ def test_what_is_kept_is_small(data: st.DataObject) -> None:
     """
     Whatever a body holds, a few hundred bytes of it are kept for each field.
     """
-    large = st.sampled_from(["x" * 10_000, [0] * 10_000, 10**4000, {"n": "x" * 10_000}, "[" * 9000])
+    large = st.sampled_from(["x" * 1000, [0] * 1000, 10**1000, {"n": "x" * 1000}, "[" * 900])
     nested = st.dictionaries(st.sampled_from(sorted(FIELDS)), large, max_size=3)
     body = data.draw(st.dictionaries(st.sampled_from(sorted(FIELDS)), large | nested, min_size=1))
     fields = said(json.dumps(body).encode()).fields

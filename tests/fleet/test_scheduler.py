@@ -15,6 +15,7 @@ from sgl_droute.errors import (
     Cancelled,
     DeadlinePassed,
     NotFound,
+    NotWaiting,
     NoWorker,
     Refused,
     TooLate,
@@ -1249,7 +1250,7 @@ def test_cancel() -> None:
     assert play.events[-1].name == "cancelled"
     with pytest.raises(NotFound):
         play.cancel("waiting")
-    with pytest.raises(Cancelled) as caught:
+    with pytest.raises(NotWaiting) as caught:
         play.cancel("running")
     assert caught.value.fields["reason"] == "running"
     play.finish("running")

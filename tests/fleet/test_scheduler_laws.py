@@ -20,6 +20,7 @@ from sgl_droute.errors import (
     Cancelled,
     DeadlinePassed,
     NotFound,
+    NotWaiting,
     NoWorker,
     Refused,
     RouterError,
@@ -452,7 +453,7 @@ class AnyTraffic(RuleBasedStateMachine):
             self.follow(self.scheduler.cancel(entry.job.id, self.now))
             assert entry.state == "ended"
             return
-        with pytest.raises((Cancelled, NotFound)):
+        with pytest.raises((NotWaiting, NotFound)):
             self.scheduler.cancel(entry.job.id, self.now)
 
     # What workers do.

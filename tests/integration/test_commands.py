@@ -88,7 +88,8 @@ WRONG = {
     "nan": (["--idle-timeout", "nan"], "above 0"),
     "bad algorithm": (
         ["--routing-algorithm", "fastest"],
-        "--routing-algorithm must be in ('least-request', 'round-robin', 'random') (got 'fastest')",
+        "--routing-algorithm must be in"
+        " ('least-request', 'least-work', 'round-robin', 'random') (got 'fastest')",
     ),
     "bad size": (["--max-body-size", "many"], "number of bytes"),
     "no connections": (["--max-connections", "0"], "--max-connections must be >= 1: 0"),

@@ -13,7 +13,14 @@ from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from sgl_droute.errors import Cancelled, DeadlinePassed, NotFound, NoWorker, RouterError
+from sgl_droute.errors import (
+    Cancelled,
+    DeadlinePassed,
+    NotFound,
+    NotWaiting,
+    NoWorker,
+    RouterError,
+)
 from sgl_droute.fleet.capabilities import IMAGE
 from sgl_droute.fleet.decisions import Bound
 from sgl_droute.fleet.job import Job, Known
@@ -161,7 +168,7 @@ def test_who_is_cancelled() -> None:
     assert not second.waits
     with pytest.raises(NotFound):
         made.turns.cancel("y")
-    with pytest.raises(Cancelled):
+    with pytest.raises(NotWaiting):
         made.turns.cancel("x")
 
 
