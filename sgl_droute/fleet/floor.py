@@ -67,7 +67,11 @@ class Floor:
         rules = self.rules
         make = ALGORITHMS[rules.algorithm]
         self.placement = Placement(
-            self.stations, self.speeds, rules.algorithm == "least-work", rules.group_margin
+            self.stations,
+            self.speeds,
+            rules.algorithm == "least-work",
+            rules.group_margin,
+            rules.longest,
         )
         self.desks = Desks(
             lambda: make(rules.random),
@@ -90,7 +94,7 @@ class Floor:
         Give *job* to the worker of *station*.
         """
         slot = job.want.slot
-        seconds = min(self.placement.seconds(job, station), self.rules.longest) if slot else 0.0
+        seconds = self.placement.seconds(job, station) if slot else 0.0
         sure = slot and self.speeds.learned(station.worker, job.kind)
         alone = slot and not station.free and job.kind not in JOBS
         running = Running(job, station, seconds, sure, now, alone=alone)
@@ -146,10 +150,8 @@ class Floor:
         """
         if not self.has(running) and running.thing is None:
             self.remove(running, now)
-        elif running.abandoned:
-            usual = self.speeds.usual(running.station.worker, running.job.kind)
-            running.station.shorten(running, max(_MANY_TIMES * usual, _A_WHILE))
-            self._look(running.station, now)
+        elif running.abandoned and self._expected(running) < running.seconds:
+            self._predict_again(running.station, now)
 
     def done(self, running: Running, now: float, took: float | None) -> None:
         """
@@ -188,8 +190,15 @@ class Floor:
         What was predicted of jobs before more was known would be believed until they end.
         """
         for lane in station.lanes:
-            lane.predict_again(lambda job: self.placement.seconds(job, station), now)
+            lane.predict_again(self._expected, now)
         self._look(station, now)
+
+    def _expected(self, running: Running) -> float:
+        seconds = self.placement.seconds(running.job, running.station)
+        if not running.abandoned:
+            return seconds
+        usual = self.speeds.usual(running.station.worker, running.job.kind)
+        return min(seconds, max(_MANY_TIMES * usual, _A_WHILE))
 
     # What workers become.
 

@@ -64,7 +64,7 @@ class _Plan:
             heapq.heapreplace(heap, (self._free[replica], replica))
             free, replica = heap[0]
         station = self.scheduler.floor.stations[replica[0]]
-        end = free + self.scheduler.speeds.seconds(station.worker, job.kind, job.demand)
+        end = free + self.scheduler.floor.placement.seconds(job, station)
         self._free[replica] = end
         return free, end
 

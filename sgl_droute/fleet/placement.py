@@ -54,12 +54,14 @@ class Placement:
         speeds: How long jobs take.
         by_work: Whether the algorithm looks at work; otherwise no job waits while there is room.
         group_margin: Jobs that the worker of a group may be ahead of the least loaded one (count).
+        longest: Seconds that no job is expected to exceed.
     """
 
     stations: Mapping[str, Station]
     speeds: Speeds
     by_work: bool
     group_margin: int
+    longest: float
     _groups: OrderedDict[str, str] = field(factory=OrderedDict, init=False)
 
     def load(self, station: Station, want: Want) -> Load:
@@ -181,7 +183,7 @@ class Placement:
         """
         How long *job* will take at *station*.
         """
-        return self.speeds.seconds(station.worker, job.kind, job.demand)
+        return min(self.speeds.seconds(station.worker, job.kind, job.demand), self.longest)
 
     def _candidate(self, job: Job, station: Station, now: float) -> Candidate:
         start = max(station.free, now) if job.want.slot else now

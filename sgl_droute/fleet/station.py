@@ -144,26 +144,13 @@ class Lane:
         elapsed = now - self._began
         self._seconds = max(_LONGER * max(self._seconds, elapsed), elapsed + _AT_LEAST)
 
-    def shorten(self, running: Running, seconds: float) -> None:
-        """
-        Have a job take at most so many *seconds*.
-        """
-        less = running.seconds - seconds
-        if less <= 0:
-            return
-        running.seconds = seconds
-        if running is self.first:
-            self._seconds = min(self._seconds, seconds)
-        else:
-            self._others -= less
-
-    def predict_again(self, seconds: Callable[[Job], float], now: float) -> None:
+    def predict_again(self, seconds: Callable[[Running], float], now: float) -> None:
         """
         Have each job take what *seconds* says by now; the one that runs ends at *now* or later.
         """
         self._others = 0.0
         for running in self._jobs.values():
-            running.seconds = seconds(running.job)
+            running.seconds = seconds(running)
             if running is self.first:
                 self._seconds = max(running.seconds, now - self._began)
             else:
@@ -277,13 +264,6 @@ class Station:
         """
         self.free_slot(running, now)
         del self._jobs[running.job.id]
-
-    def shorten(self, running: Running, seconds: float) -> None:
-        """
-        Have a job that is in a lane take at most so many *seconds*.
-        """
-        assert running.lane is not None
-        running.lane.shorten(running, seconds)
 
     def overtaken(self, running: Running) -> list[Running]:
         """
