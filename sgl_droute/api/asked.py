@@ -16,7 +16,7 @@ from twisted.internet.task import Cooperator
 from werkzeug.http import parse_options_header
 
 from sgl_droute.api.forms import Parts, multipart_parts, urlencoded_parts
-from sgl_droute.fleet.demand import FIELDS
+from sgl_droute.fleet.demand import FIELDS, as_object
 from sgl_droute.fleet.excerpt import Excerpt
 from sgl_droute.workers.bodies import Spool
 
@@ -107,7 +107,7 @@ def _of_object(body: dict[str, Any]) -> Said:
     references = 0 if _IMAGE_FIELDS.isdisjoint(body) else _references(body)
     for name in _NESTED:
         if name in body:
-            nested = _object(body[name])
+            nested = as_object(body[name])
             fields[name] = _small(nested)
             references += _references(nested)
     return Said(fields, references, _model(body.get("model")))
@@ -128,19 +128,7 @@ def _model(name: object) -> str | None:
     return name if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME else None
 
 
-def _object(value: object) -> dict[str, Any]:
-    """
-    *value*, an object or the text of one; empty if it is none.
-    """
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _references(body: dict[str, Any]) -> int:
+def _references(body: Mapping[str, Any]) -> int:
     given = [body[name] for name in _IMAGE_FIELDS & body.keys()]
     return sum(len(each) if isinstance(each, list) else bool(each) for each in given)
 

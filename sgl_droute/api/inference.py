@@ -15,11 +15,12 @@ from sgl_droute.api.admission import Admission, named
 from sgl_droute.api.carrier import Carrier
 from sgl_droute.api.stamps import stamps_of
 from sgl_droute.fleet.capabilities import ANYTHING, Want
+from sgl_droute.fleet.excerpt import inference_time
 from sgl_droute.fleet.holdings import Holdings, id_in
 from sgl_droute.fleet.job import JOBS
 from sgl_droute.fleet.worker import Worker
 from sgl_droute.workers.attempts import Turn, with_worker
-from sgl_droute.workers.lesson import Lesson, inference_time
+from sgl_droute.workers.lesson import Lesson
 from sgl_droute.workers.outstanding import Outstanding
 from sgl_droute.workers.parking import Parking
 from sgl_droute.workers.turns import Turns

@@ -11,6 +11,7 @@ from sgl_droute.api.reading import parameter
 from sgl_droute.api.replies import reply
 from sgl_droute.errors import BadRequest
 from sgl_droute.fleet.forecast import Prospect, batch_end, prospects, running
+from sgl_droute.fleet.job import Job
 from sgl_droute.fleet.rollouts import Rollouts
 from sgl_droute.fleet.station import Running
 from sgl_droute.workers.turns import Turns
@@ -99,10 +100,7 @@ def _waiting(prospect: Prospect, now: float) -> dict[str, object]:
         "waited": round(now - job.submitted, 3),
         "predicted_start": _from(now, prospect.start),
         "predicted_end": _from(now, prospect.end),
-        "priority": job.priority,
-        "client": job.client,
-        "batch": job.batch,
-        "group": job.group,
+        **_whose(job),
         "why": prospect.why,
     }
 
@@ -119,6 +117,12 @@ def _running(
         "waited": round(each.bound - job.submitted, 3),
         "predicted_start": _from(now, start),
         "predicted_end": _from(now, end),
+        **_whose(job),
+    }
+
+
+def _whose(job: Job) -> dict[str, object]:
+    return {
         "priority": job.priority,
         "client": job.client,
         "batch": job.batch,

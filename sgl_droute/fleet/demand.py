@@ -95,7 +95,7 @@ class Asked:
             self._outputs = _outputs(given.get("num_outputs_per_prompt"))
         elif self.kind == "vertex":
             self._outputs = _outputs(given.get(_INSTANCES))
-            given = _object(given.get(_PARAMETERS))
+            given = as_object(given.get(_PARAMETERS))
         self.fields = _small(given, _READ[self.kind])
 
     def work(self, model: str | None) -> float | None:
@@ -134,11 +134,11 @@ def _merged(given: Mapping[str, object], names: tuple[str, ...]) -> dict[str, ob
     """
     merged: dict[str, object] = {}
     for name in names:
-        merged.update(_object(given.get(name)))
+        merged.update(as_object(given.get(name)))
     return merged
 
 
-def _object(value: object) -> Mapping[str, object]:
+def as_object(value: object) -> Mapping[str, object]:
     """
     *value* as an object, which a form gives as JSON text; empty if it is none.
     """

@@ -12,6 +12,7 @@ import json
 import math
 import re
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import define, field
@@ -32,6 +33,19 @@ _PACKED_NUMBERS = {
     0xCE: struct.Struct(">I"),
     0xCF: struct.Struct(">Q"),
 }
+
+# What takes longer (seconds) than thirty years was not measured.
+_FOREVER = 1e9
+
+
+def inference_time(fields: Mapping[str, Any]) -> float | None:
+    """
+    Seconds of GPU time that an answer tells in *fields*; None where that is no such number.
+    """
+    told = fields.get(INFERENCE_TIME)
+    if isinstance(told, bool) or not isinstance(told, (int, float)):
+        return None
+    return float(told) if 0 <= told < _FOREVER else None
 
 
 @define(eq=False)

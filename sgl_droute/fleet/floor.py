@@ -132,8 +132,7 @@ class Floor:
         """
         Forget a job.
         """
-        running.station.remove(running, now)
-        del self.running[running.job.id]
+        self._forget(running, now)
         self._look(running.station, now)
 
     def has(self, running: Running) -> bool:
@@ -226,11 +225,12 @@ class Floor:
 
     def _changed(self, before: Worker, now: Worker) -> None:
         station = self.stations[now.url]
-        if before.capabilities != now.capabilities:
+        serves_other = before.capabilities != now.capabilities
+        if serves_other:
             self.desks.left(before)
-            station.changed(now)
-            self.desks.came(station)
         station.changed(now)
+        if serves_other:
+            self.desks.came(station)
         if self._under_way and before.dead and not now.dead:
             station.start = 1
         if before.incarnation != now.incarnation:
@@ -242,8 +242,11 @@ class Floor:
         Forget the jobs of which only the prediction would tell when they end.
         """
         for ghost in station.forgotten():
-            station.remove(ghost, self.alarms.now)
-            del self.running[ghost.job.id]
+            self._forget(ghost, self.alarms.now)
+
+    def _forget(self, running: Running, when: float) -> None:
+        running.station.remove(running, when)
+        del self.running[running.job.id]
 
     # Looks at workers.
 
@@ -274,8 +277,7 @@ class Floor:
         if first is not None and end <= now:
             if first.abandoned:
                 # The next one began then, even if nobody looks before now.
-                station.remove(first, end)
-                del self.running[first.job.id]
+                self._forget(first, end)
             else:
                 lane.extend(now)
         self._look(station, now)

@@ -15,7 +15,9 @@ from typing import Any
 from attrs import define, evolve, field, frozen
 from attrs.validators import ge
 
-# No worker's time is later, no job takes longer.
+from sgl_droute.fleet.excerpt import inference_time
+
+# No worker's time is later.
 _MOST_SECONDS = 1e11
 
 # Seconds that a job takes where nobody knows better.
@@ -220,7 +222,8 @@ class OpenJobs:
     def _finished(self, job: OpenJob, fields: Mapping[str, Any], now: float, *, done: bool) -> None:
         if done:
             self._overtake(job, now)
-        self._close(job, now, _inference_time(fields) if done else None, done=done)
+        took = (inference_time(fields) or None) if done else None
+        self._close(job, now, took, done=done)
 
     def _overtake(self, job: OpenJob, now: float) -> None:
         """
@@ -312,10 +315,6 @@ def _created(fields: Mapping[str, Any], now: float) -> float:
     """
     created = _number(fields.get("created_at"))
     return now if created is None else min(created, now)
-
-
-def _inference_time(fields: Mapping[str, Any]) -> float | None:
-    return _number(fields.get("inference_time_s")) or None
 
 
 def _number(value: object) -> float | None:

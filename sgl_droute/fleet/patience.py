@@ -28,8 +28,10 @@ class Patience:
 
     def watch(self, job: Job) -> None:
         """
-        Mind the limits of *job*, which waits.
+        Mind the limits of *job*, if it waits.
         """
+        if job.id not in self.line:
+            return
         for limit in LIMITS:
             when: float | None = getattr(job, limit)
             if when is not None:

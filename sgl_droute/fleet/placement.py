@@ -179,6 +179,12 @@ class Placement:
         if len(self._groups) > _MOST_GROUPS:
             self._groups.popitem(last=False)
 
+    def start(self, job: Job, station: Station, now: float) -> float:
+        """
+        When *station* will begin with *job*: behind what it has, if that takes GPU time.
+        """
+        return max(station.free, now) if job.want.slot else now
+
     def seconds(self, job: Job, station: Station) -> float:
         """
         How long *job* will take at *station*.
@@ -186,7 +192,7 @@ class Placement:
         return min(self.speeds.seconds(station.worker, job.kind, job.demand), self.longest)
 
     def _candidate(self, job: Job, station: Station, now: float) -> Candidate:
-        start = max(station.free, now) if job.want.slot else now
+        start = self.start(job, station, now)
         end = start + (self.seconds(job, station) if job.want.slot else 0.0)
         return Candidate(station.worker.url, station.count, station.room, start, end)
 

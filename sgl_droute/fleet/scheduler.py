@@ -194,8 +194,7 @@ class Scheduler:
             raise self.pool.nobody(job.want)
         self.line.put(job)
         self._dispatch(now)
-        if job.id in self.line:
-            self._patience.watch(job)
+        self._patience.watch(job)
         return self._decided()
 
     def made(self, id: str, thing: Thing) -> None:
@@ -267,10 +266,12 @@ class Scheduler:
         """
         When `tick` should be called if nothing happens before; None if it need not be.
         """
-        if self._decisions or (self.floor.stirred and len(self.line)):
+        if self._decisions:
             return 0.0
         if not len(self.line):
             return None
+        if self.floor.stirred:
+            return 0.0
         times = [when for when in (self._alarms.next, self._patience.next) if when is not None]
         return min(times, default=None)
 
@@ -306,8 +307,7 @@ class Scheduler:
             self.line.remove(job.id)
             drained = self._placement.drained(self.line.seconds(), now)
             raise queue_full(len(self.line), drained)
-        if job.id in self.line:
-            self._patience.watch(job)
+        self._patience.watch(job)
 
     def _seconds_ahead(self, job: Job) -> float:
         """
@@ -328,7 +328,8 @@ class Scheduler:
         one_by_one = station.limit <= len(station.lanes)
         if not (one_by_one and self.speeds.learned(station.worker, job.kind)):
             return
-        end = max(station.free, now) + ahead + self._placement.seconds(job, station)
+        start = self._placement.start(job, station, now)
+        end = start + ahead + self._placement.seconds(job, station)
         if end > job.deadline:
             raise too_late(job, end, len(self.line) + 1, now)
 
@@ -423,7 +424,7 @@ class Scheduler:
         return True
 
     def _bind(self, job: Job, station: Station, now: float) -> None:
-        start = max(station.free, now) if job.want.slot else now
+        start = self._placement.start(job, station, now)
         candidates = self._candidates(job, now) if job.why else ()
         running = self.floor.put(job, station, now)
         self._open += 1

@@ -14,12 +14,9 @@ from attrs import define, field
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
-from sgl_droute.fleet.excerpt import INFERENCE_TIME, Excerpt, PackedExcerpt
+from sgl_droute.fleet.excerpt import Excerpt, PackedExcerpt
 
 Learn = Callable[[Mapping[str, Any]], None]
-
-# What takes longer (seconds) than thirty years was not measured.
-_FOREVER = 1e9
 
 
 @define(eq=False)
@@ -85,16 +82,6 @@ class Lesson:
         for tell in (learn, told):
             if tell is not None:
                 tell(fields)
-
-
-def inference_time(fields: Mapping[str, Any]) -> float | None:
-    """
-    Seconds of GPU time that an answer tells in *fields*; None where that is no such number.
-    """
-    told = fields.get(INFERENCE_TIME)
-    if isinstance(told, bool) or not isinstance(told, (int, float)):
-        return None
-    return float(told) if 0 <= told < _FOREVER else None
 
 
 def _content_type(headers: Headers) -> bytes:

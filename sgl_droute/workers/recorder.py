@@ -77,13 +77,9 @@ class Recorder(Service):
         Record what happened to a job; an observer for `Scheduler.watch`. Those that take no GPU
         time are passed over.
         """
-        if not event.job.want.slot:
-            return
         # Twice a job and more: all work on it is the thread's.
-        if len(self._waiting) < self.most_waiting:
-            self._waiting.append(event)
-        else:
-            self._lost += 1
+        if event.job.want.slot:
+            self._keep(event)
 
     def changed(self, before: Worker | None, now: Worker | None) -> None:
         """
@@ -92,10 +88,7 @@ class Recorder(Service):
         """
         if before is not None and now is not None and _alike(before, now):
             return
-        if len(self._waiting) < self.most_waiting:
-            self._waiting.append(Changed(self.clock.seconds(), before, now))
-        else:
-            self._lost += 1
+        self._keep(Changed(self.clock.seconds(), before, now))
 
     def startService(self) -> None:
         """
@@ -111,6 +104,12 @@ class Recorder(Service):
         super().stopService()
         stopped, self._stopped = self._stopped, None
         return Deferred.fromCoroutine(self._close(stopped))
+
+    def _keep(self, entry: Entry) -> None:
+        if len(self._waiting) < self.most_waiting:
+            self._waiting.append(entry)
+        else:
+            self._lost += 1
 
     async def _close(self, stopped: Deferred[LoopingCall] | None) -> None:
         if stopped is None:

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.web.http_headers import Headers
 
-from sgl_droute.workers.lesson import Lesson, inference_time
+from sgl_droute.fleet.excerpt import inference_time
+from sgl_droute.workers.lesson import Lesson
 
 
 @define(eq=False)
