@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import cycle, islice
+from pathlib import Path
+from random import SystemRandom
 
 from attrs import frozen
 
@@ -15,6 +17,14 @@ _MASTER = 1000
 _SCHEDULER = 2000
 _SCHEDULER_STEP = 16
 _LAST = 65535
+
+# Tells the ports that Linux gives to whoever asks for any one.
+_GIVEN = Path("/proc/sys/net/ipv4/ip_local_port_range")
+# In other systems and by default in Linux they begin here or above.
+_FIRST_GIVEN = 32768
+# Above many services, and below the port that routers and workers have by default.
+_FREE = range(10_000, 30_000)
+_ENOUGH = 1000
 
 
 @frozen(kw_only=True)
@@ -69,11 +79,34 @@ def is_free(port: int) -> bool:
 
 def free_port() -> int:
     """
-    A port of loopback that nobody listens on now.
+    A port that nobody listens on now, and another one each time.
+
+    It is none of those that the system itself chooses from: between now and the caller's use, such
+    a port could become that of any connection on this machine, or of a server on port 0.
     """
-    with socket.create_server(("127.0.0.1", 0)) as trial:
-        port: int = trial.getsockname()[1]
-    return port
+    return next(_free_ports)
+
+
+def unasked_ports(first_given: int) -> range:
+    """
+    Ports that only those get who ask for that very one, or any if these are too few to choose from.
+
+    Args:
+        first_given: The first of those that the system chooses from.
+    """
+    ports = range(_FREE.start, min(_FREE.stop, first_given))
+    return ports if len(ports) >= _ENOUGH else _FREE
+
+
+def _in_turn() -> Iterator[int]:
+    first_given = int(_GIVEN.read_text().split()[0]) if _GIVEN.exists() else _FIRST_GIVEN
+    ports = list(unasked_ports(first_given))
+    # An order of its own for each process, whatever seed a test sets.
+    SystemRandom().shuffle(ports)
+    return filter(is_free, cycle(ports))
+
+
+_free_ports = _in_turn()
 
 
 def listening_sockets(count: int) -> Iterator[socket.socket]:

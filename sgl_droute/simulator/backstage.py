@@ -72,8 +72,8 @@ class Backstage:
         engine.faults.obey(orders)
         if engine.faults.dead is None:
             engine.gpu.revive()
-        elif engine.gpu.dead is None:
-            engine.gpu.kill(engine.faults.dead)
+        else:
+            engine.die()
         if orders.refuse_for:
             self.refuse_for(orders.refuse_for)
 

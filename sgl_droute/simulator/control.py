@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from attrs import define, evolve
 
 from sgl_droute.simulator.engine import Engine
+from sgl_droute.simulator.journal import Call
 from sgl_droute.simulator.replies import (
     GenerationFailed,
     Problem,
@@ -22,10 +23,12 @@ from sgl_droute.simulator.replies import (
     json_reply,
     unprocessable,
 )
-from sgl_droute.simulator.schema import Check, check, number, parse_object, text
+from sgl_droute.simulator.schema import Check, Fields, check, number, parse_object, text
 from sgl_droute.simulator.weights import TARGETS, WeightsRefused, digest
 
 T = TypeVar("T")
+
+TENSORS = "serialized_named_tensors"
 
 LORA_SECONDS = 1.5
 DISK_SECONDS = 4.0
@@ -45,7 +48,7 @@ class Control:
     async def stats(self) -> Reply:
         model_path = self.engine.model.path
         try:
-            await self._in_line(0.0, lambda: None)
+            await self._in_line("/stats", {}, 0.0, lambda: None)
         except GenerationFailed as error:
             disagg: dict[str, str] = {"error": str(error)}
         else:
@@ -71,7 +74,7 @@ class Control:
             how = ", ".join(map(str, strengths))
             return f"Successfully set LoRA adapter(s): {named} (target: {target}, strength: {how})"
 
-        return await self._lora("Failed to set LoRA adapter", act)
+        return await self._lora("/v1/set_lora", given, "Failed to set LoRA adapter", act)
 
     async def merge_lora(self, body: bytes, content_type: str | None) -> Reply:
         given = check(
@@ -84,7 +87,8 @@ class Control:
             self.engine.weights.merge(target, strength)
             return f"Successfully merged LoRA weights (target: {target}, strength: {strength})"
 
-        return await self._lora("Failed to merge LoRA weights", act)
+        path, complaint = "/v1/merge_lora_weights", "Failed to merge LoRA weights"
+        return await self._lora(path, given, complaint, act)
 
     async def unmerge_lora(self, body: bytes, content_type: str | None) -> Reply:
         given = check(parse_object(body or b"{}", content_type), {"target": text})
@@ -94,11 +98,13 @@ class Control:
             self.engine.weights.unmerge(target)
             return f"Successfully unmerged LoRA weights (target: {target})"
 
-        return await self._lora("Failed to unmerge LoRA weights", act)
+        path, complaint = "/v1/unmerge_lora_weights", "Failed to unmerge LoRA weights"
+        return await self._lora(path, given, complaint, act)
 
     async def list_loras(self) -> Reply:
         try:
-            return json_reply(await self._in_line(0.0, lambda: self.engine.weights.adapters()))
+            shown = await self._in_line("/v1/list_loras", {}, 0.0, self.engine.weights.adapters)
+            return json_reply(shown)
         except GenerationFailed as error:
             raise detail(500, str(error)) from error
 
@@ -106,6 +112,8 @@ class Control:
         given = _object(body)
         weights = self.engine.weights
         return await self._update(
+            "/update_weights_from_disk",
+            given,
             DISK_SECONDS,
             lambda: weights.update(given.get("model_path"), _names(given.get("target_modules"))),
         )
@@ -113,12 +121,14 @@ class Control:
     async def update_from_tensor(self, body: bytes) -> Reply:
         given = _object(body)
         weights = self.engine.weights
-        tensors = given.get("serialized_named_tensors")
+        tensors = given.get(TENSORS)
         if not isinstance(tensors, list) or not tensors:
-            message = "serialized_named_tensors is required"
+            message = f"{TENSORS} is required"
             return json_reply({"success": False, "message": message}, 400)
         payload = json.dumps(tensors, sort_keys=True).encode()
         return await self._update(
+            "/update_weights_from_tensor",
+            given,
             TENSOR_SECONDS,
             lambda: weights.update_from_tensors(payload, _names(given.get("target_modules"))),
         )
@@ -128,9 +138,10 @@ class Control:
         Accepts what an update would; the sums of what came are in the answer.
         """
         given = _object(body)
-        tensors = given.get("serialized_named_tensors") or []
+        tensors = given.get(TENSORS) or []
         sums = [digest(json.dumps(one, sort_keys=True)) for one in _many(tensors)]
-        await self._in_line(TENSOR_SECONDS, lambda: None)
+        path = "/update_weights_from_tensor_checker"
+        await self._in_line(path, given, TENSOR_SECONDS, lambda: None)
         return json_reply({"success": True, "message": "Checked.", "checksums": sums})
 
     async def checksum(self, body: bytes) -> Reply:
@@ -138,44 +149,52 @@ class Control:
         names = _names(given.get("module_names"))
         try:
             sums = await self._in_line(
-                CHECKSUM_SECONDS, lambda: self.engine.weights.checksum(names)
+                "/get_weights_checksum",
+                given,
+                CHECKSUM_SECONDS,
+                lambda: self.engine.weights.checksum(names),
             )
         except GenerationFailed:
             return json_reply(None)
         return json_reply(sums)
 
     async def release_memory(self) -> Reply:
-        return await self._memory(lambda: self.engine.weights.sleep())
+        return await self._memory("/release_memory_occupation", self.engine.weights.sleep)
 
     async def resume_memory(self) -> Reply:
-        return await self._memory(lambda: self.engine.weights.wake())
+        return await self._memory("/resume_memory_occupation", self.engine.weights.wake)
 
-    async def _in_line(self, seconds: float, act: Callable[[], T]) -> T:
-        return await self.engine.gpu.control(self.engine.seconds(seconds), act)
+    async def _in_line(self, path: str, given: Fields, seconds: float, act: Callable[[], T]) -> T:
+        asked = {name: value for name, value in given.items() if name != TENSORS}
+        return await self.engine.control(Call(path, asked, self.engine.now()), seconds, act)
 
-    async def _lora(self, complaint: str, act: Callable[[], str]) -> Reply:
+    async def _lora(
+        self, path: str, given: Fields, complaint: str, act: Callable[[], str]
+    ) -> Reply:
         try:
-            message = await self._in_line(LORA_SECONDS, act)
+            message = await self._in_line(path, given, LORA_SECONDS, act)
         except GenerationFailed as error:
             raise detail(500, f"{complaint}: {error}") from error
         return json_reply({"status": "ok", "message": message})
 
-    async def _update(self, seconds: float, act: Callable[[], str]) -> Reply:
+    async def _update(
+        self, path: str, given: Fields, seconds: float, act: Callable[[], str]
+    ) -> Reply:
         try:
-            message = await self._in_line(seconds, act)
+            message = await self._in_line(path, given, seconds, act)
         except WeightsRefused as refused:
             return json_reply({"success": False, "message": refused.message}, refused.status)
         except GenerationFailed as error:
             return json_reply({"success": False, "message": str(error)}, 500)
         return json_reply({"success": True, "message": message})
 
-    async def _memory(self, act: Callable[[], str]) -> Reply:
+    async def _memory(self, path: str, act: Callable[[], str]) -> Reply:
         def acted() -> dict[str, Any]:
             message = act()
             return {"success": True, "sleeping": self.engine.weights.sleeping, "message": message}
 
         try:
-            return json_reply(await self._in_line(MEMORY_SECONDS, acted))
+            return json_reply(await self._in_line(path, {}, MEMORY_SECONDS, acted))
         except GenerationFailed as error:
             return json_reply({"success": False, "message": str(error)}, 500)
 

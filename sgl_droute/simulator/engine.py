@@ -10,7 +10,7 @@ import tempfile
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from attrs import define, field, frozen
@@ -18,9 +18,10 @@ from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IReactorTime
 
 from sgl_droute.fleet.cost import Shape
-from sgl_droute.simulator.faults import Faults
+from sgl_droute.simulator.faults import SCHEDULER_GONE, Faults
 from sgl_droute.simulator.gpu import GPU
-from sgl_droute.simulator.journal import Generation, Journal
+from sgl_droute.simulator.journal import Call, Generation, Journal, keep_nothing
+from sgl_droute.simulator.ledger import Ledger
 from sgl_droute.simulator.models import Model
 from sgl_droute.simulator.replies import GenerationFailed
 from sgl_droute.simulator.settings import SimulatorSettings
@@ -33,6 +34,8 @@ MOST_OUTPUTS = 64
 
 RunInThread = Callable[..., Deferred[Any]]
 
+T = TypeVar("T")
+
 
 @frozen(kw_only=True)
 class Task:
@@ -40,6 +43,7 @@ class Task:
     One generation.
 
     Attributes:
+        ids: What the answer will be known by.
         make: Called in a thread with the sum of the weights, to produce the result.
         on_start: Called with the seconds it will take when the GPU takes it.
     """
@@ -48,6 +52,7 @@ class Task:
     prompt: str
     seed: object
     shape: Shape
+    ids: tuple[str, ...] = ()
     make: Callable[[str], Any]
     on_start: Callable[[float], None] = lambda duration: None
 
@@ -82,6 +87,7 @@ class Engine:
     weights: Weights = field(init=False)
     _chance: random.Random = field(init=False)
     _remove: Callable[[], object] = field(init=False, default=lambda: None)
+    _ledger: Ledger | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         settings = self.settings
@@ -92,6 +98,10 @@ class Engine:
         self.gpu = GPU(self.clock, settings.dp_size)
         self.weights = Weights.of(self.model)
         self._chance = random.Random(settings.seed)
+        if settings.journal:
+            self._ledger = Ledger(Path(settings.journal))
+            self.journal.keep = self._ledger.write
+            self._ledger.write("launch", {"at": self.now(), "weights": self.weights.fingerprint()})
 
     def _made_folder(self) -> Path:
         if self.settings.output_path:
@@ -104,9 +114,12 @@ class Engine:
 
     def close(self) -> None:
         """
-        Remove the temporary folder of results, if there is one.
+        Remove the temporary folder of results, if there is one; keep no journal any more.
         """
         self._remove()
+        if self._ledger is not None:
+            self.journal.keep = keep_nothing
+            self._ledger.close()
 
     @property
     def model(self) -> Model:
@@ -137,7 +150,7 @@ class Engine:
             GenerationFailed: asleep, dead, or a fault.
         """
         making: list[Deferred[Any]] = []
-        entry = Generation(task.kind, task.prompt, task.seed, "", 0.0, 0.0)
+        entry = Generation(task.kind, task.prompt, task.seed, task.ids)
         failing = False
 
         def begin() -> float:
@@ -145,6 +158,7 @@ class Engine:
             self._check_room(task.shape)
             failing = self.faults.take_failure()
             entry.weights = self.weights.fingerprint()
+            entry.sources = dict(self.weights.sources)
             entry.started = self.now()
             entry.duration = self.seconds(self.model.duration(task.shape))
             self.journal.generation(entry)
@@ -160,6 +174,43 @@ class Engine:
 
         duration = await self.gpu.generate(begin, end)
         return Made(await making[0], round(duration, 6))
+
+    async def control(self, call: Call, reference: float, act: Callable[[], T]) -> T:
+        """
+        Wait for the GPU, let it work for *reference* seconds, and return what *act* does then.
+
+        Raises:
+            GenerationFailed: dead. So does what *act* raises.
+        """
+        seconds = self.seconds(reference)
+        self.journal.call(call)
+
+        def begin() -> float:
+            self.journal.call_began(call, self.now())
+            return seconds
+
+        def acted() -> T:
+            call.before = self.weights.fingerprint()
+            try:
+                return act()
+            finally:
+                call.after = self.weights.fingerprint()
+
+        try:
+            result = await self.gpu.control(begin, acted)
+        except Exception as error:
+            self.journal.call_ended(call, self.now(), str(error))
+            raise
+        self.journal.call_ended(call, self.now(), None)
+        return result
+
+    def die(self) -> None:
+        """
+        Let the GPU process be gone, as the fault ``dead`` does.
+        """
+        self.faults.dead = SCHEDULER_GONE
+        if self.gpu.dead is None:
+            self.gpu.kill(SCHEDULER_GONE)
 
     def _check_room(self, shape: Shape) -> None:
         if self.weights.sleeping:

@@ -29,7 +29,7 @@ from sgl_droute.simulator.replies import (
     internal_error,
     json_reply,
 )
-from sgl_droute.simulator.sending import send, sleep
+from sgl_droute.simulator.sending import cut, send, sleep
 
 Work = Callable[[], Awaitable[Reply]]
 
@@ -87,10 +87,17 @@ def measured(content: IO[bytes]) -> tuple[int, str]:
 class Exchanges:
     """
     Makes an exchange of every request, once its work is known.
+
+    Attributes:
+        on_exit: Called when the worker has ended.
+        gone: Whether it has.
     """
 
     engine: Engine
     discovery: Discovery
+    on_exit: Callable[[], object]
+    gone: bool = False
+    _open: set[Request] = Factory(set)
     _waiting: list[Deferred[None]] = Factory(list)
 
     def __call__(self, work: Callable[..., Awaitable[Reply]], *args: object) -> Exchange:
@@ -112,6 +119,24 @@ class Exchanges:
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.callback(None)
+
+    def entered(self, request: Request) -> None:
+        self.discovery.open_requests += 1
+        self._open.add(request)
+
+    def left(self, request: Request) -> None:
+        self.discovery.open_requests -= 1
+        self._open.discard(request)
+
+    def exit(self) -> None:
+        """
+        End the worker as a kill does: every open request is cut off, and so is every later one.
+        """
+        self.gone = True
+        for request in list(self._open):
+            cut(request)
+        self.engine.die()
+        self.on_exit()
 
     def receive(self, request: Request) -> Received:
         """
@@ -155,13 +180,16 @@ class Exchange(Resource):
 
     def render(self, request: Request) -> int:
         entry = self._exchanges.receive(request)
-        request.notifyFinish().addBoth(self._over, entry)
-        self._exchanges.discovery.open_requests += 1
-        Deferred.fromCoroutine(self._run(request, entry)).addErrback(self._broke)
+        request.notifyFinish().addBoth(self._over, request, entry)
+        self._exchanges.entered(request)
+        if self._exchanges.gone:
+            cut(request)
+        else:
+            Deferred.fromCoroutine(self._run(request, entry)).addErrback(self._broke)
         return NOT_DONE_YET
 
-    def _over(self, result: object, entry: Received) -> None:
-        self._exchanges.discovery.open_requests -= 1
+    def _over(self, result: object, request: Request, entry: Received) -> None:
+        self._exchanges.left(request)
         entry.ended = self._engine.now()
         entry.cut_off = isinstance(result, Failure)
 
@@ -172,24 +200,39 @@ class Exchange(Resource):
         path, clock = path_of(request), self._engine.clock
         backstage = is_backstage(path)
         rule = NO_FAULT if backstage else self._engine.faults.take(entry.method, path)
-        if rule.hang:
-            return
         if rule.delay:
             await sleep(clock, rule.delay)
         if self._exchanges.discovery.warming and not backstage and path not in OPEN_IN_WARMUP:
             await self._exchanges.warm()
         if entry.ended is not None:
             return
-        reply = allowing(request, await self._reply(request, rule, backstage))
-        if rule.first_byte:
-            await sleep(clock, rule.first_byte)
-        if entry.ended is None:
-            entry.status = reply.status
-            await send(request, reply, clock, rule)
+        if rule.busy:
+            self._engine.gpu.occupy(rule.busy)
+        if rule.dead and not rule.work:
+            self._engine.die()
+        reply = None if rule.instead else await self._reply(request, backstage)
+        if rule.dead:
+            self._engine.die()
+        if rule.exit:
+            self._exchanges.exit()
+        elif rule.drop:
+            cut(request)
+        elif not rule.hang:
+            await self._answer(request, entry, reply, rule)
 
-    async def _reply(self, request: Request, rule: Rule, backstage: bool) -> Reply:
+    async def _answer(
+        self, request: Request, entry: Received, reply: Reply | None, rule: Rule
+    ) -> None:
         if rule.status is not None:
-            return forced(rule.status, rule.body)
+            reply = forced(rule.status, rule.body)
+        assert reply is not None
+        if rule.first_byte:
+            await sleep(self._engine.clock, rule.first_byte)
+        if entry.ended is None and not self._exchanges.gone:
+            entry.status = reply.status
+            await send(request, allowing(request, reply), self._engine.clock, rule)
+
+    async def _reply(self, request: Request, backstage: bool) -> Reply:
         if request.requestHeaders.hasHeader("access-control-request-method"):
             return preflight(request)
         dead = self._engine.gpu.dead

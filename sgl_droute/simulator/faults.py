@@ -31,12 +31,17 @@ class Rule:
         health: Whether it applies to the health paths too, if *path* does not name one of them.
         times: How many more requests it applies to; None for no end.
         delay: Seconds to wait before the request is looked at.
-        status: Answer with this status, without doing the work.
+        busy: Keep the GPU at something else for so many seconds before the work.
+        status: Answer with this status instead of doing the work.
         body: Body of that answer; an object is sent as JSON.
         first_byte: Seconds to wait after the work, before the first byte of the answer.
         cut_after: Abort the connection after so many bytes of the body.
         drip: Send the body at so many bytes per second.
-        hang: Never answer.
+        hang: Never answer, instead of doing the work.
+        drop: Abort the connection without an answer, instead of doing the work.
+        exit: End the worker at once, instead of doing the work.
+        dead: Let the GPU process be gone before the work.
+        work: Do the work first, and then what would stand in its place.
     """
 
     path: str = field(default="/", validator=instance_of(str))
@@ -44,12 +49,22 @@ class Rule:
     health: bool = field(default=False, validator=_flag)
     times: int | None = field(default=None, validator=optional([instance_of(int), ge(1)]))
     delay: float = field(default=0.0, validator=[_number, ge(0)])
+    busy: float = field(default=0.0, validator=[_number, ge(0)])
     status: int | None = field(default=None, validator=optional([instance_of(int), ge(200)]))
     body: Any = None
     first_byte: float = field(default=0.0, validator=[_number, ge(0)])
     cut_after: int | None = field(default=None, validator=optional([instance_of(int), ge(0)]))
     drip: float | None = field(default=None, validator=optional([_number, ABOVE_ZERO]))
     hang: bool = field(default=False, validator=_flag)
+    drop: bool = field(default=False, validator=_flag)
+    exit: bool = field(default=False, validator=_flag)
+    dead: bool = field(default=False, validator=_flag)
+    work: bool = field(default=False, validator=_flag)
+
+    @property
+    def instead(self) -> bool:
+        """Whether the work is not done."""
+        return not self.work and (self.status is not None or self.hang or self.drop or self.exit)
 
     def applies(self, method: str, path: str) -> bool:
         if self.method not in (None, method) or not path.startswith(self.path):

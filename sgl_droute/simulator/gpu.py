@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from attrs import Factory, define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 
 from sgl_droute.simulator.replies import BackendDead
 
@@ -124,13 +125,20 @@ class GPU:
         self._turn += 1
         return self._put(replica, begin, end)
 
-    async def control(self, seconds: float, act: Callable[[], T]) -> T:
+    async def control(self, begin: Callable[[], float], act: Callable[[], T]) -> T:
         """
         Put a control call in every replica's line, one after the other; *act* once, on the last.
         """
         for replica in self.replicas[:-1]:
-            await self._put(replica, lambda: seconds, lambda: None)
-        return await self._put(self.replicas[-1], lambda: seconds, act)
+            await self._put(replica, begin, lambda: None)
+        return await self._put(self.replicas[-1], begin, act)
+
+    def occupy(self, seconds: float) -> None:
+        """
+        Keep every replica busy for so long before what is put in its line from now on.
+        """
+        for replica in self.replicas:
+            self._put(replica, lambda: seconds, lambda: None).addErrback(_never_mind)
 
     def kill(self, reason: str) -> None:
         """
@@ -152,3 +160,7 @@ class GPU:
         else:
             entry.done.errback(BackendDead(self.dead))
         return entry.done
+
+
+def _never_mind(failure: Failure) -> None:
+    failure.trap(BackendDead)

@@ -175,6 +175,7 @@ class Images:
             prompt=str(order.fields["prompt"]),
             seed=order.fields.get("seed"),
             shape=shape,
+            ids=(image_id,),
             make=lambda weights: self._draw(order, shape, weights, paths),
         )
         if not engine.model.many_outputs and order.outputs > 1:

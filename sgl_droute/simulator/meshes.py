@@ -79,6 +79,7 @@ class Meshes:
             prompt=str(fields.get("prompt") or ""),
             seed=fields.get("seed"),
             shape=shape,
+            ids=(job.id,),
             make=lambda weights: self._shape(job, fields, source, weights),
         )
         reply = json_reply(shown(job))

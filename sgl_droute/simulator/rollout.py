@@ -59,13 +59,16 @@ class Rollout:
             text = bytes(error.reply.body).decode() if isinstance(error.reply.body, bytes) else ""
             raise detail(400, f"Invalid sampling params: {text[11:-2]}") from error
         shape = _shape(self.engine, fields)
+        ids = tuple(self.engine.new_id() for _ in range(shape.outputs))
         task = Task(
             kind="rollout",
             prompt=str(fields["prompt"]),
             seed=fields.get("seed"),
             shape=shape,
+            ids=ids,
             make=lambda weights: [
-                self._sample(number, fields, shape, weights) for number in range(shape.outputs)
+                {"request_id": id, **self._sample(number, fields, shape, weights)}
+                for number, id in enumerate(ids)
             ],
         )
         try:
@@ -94,7 +97,6 @@ class Rollout:
         trajectory = fields.get("rollout_return_dit_trajectory", False)
         names = ("variance_noises", "prev_sample_means", "noise_std_devs")
         return {
-            "request_id": self.engine.new_id(),
             "prompt": fields["prompt"],
             "seed": None if fields.get("seed") is None else whole(fields["seed"]) + number,
             "generated_output": self._output(key, shape, width, height),

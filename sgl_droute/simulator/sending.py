@@ -55,6 +55,14 @@ def abort(channel: HTTPChannel) -> None:
     transport.abortConnection()  # type: ignore[attr-defined]  # ITCPTransport has it, fakes too
 
 
+def cut(request: Request) -> None:
+    """
+    Close the connection of *request* at once, if it has one still.
+    """
+    if request.channel is not None:
+        abort(request.channel)
+
+
 async def send(request: Request, reply: Reply, clock: IReactorTime, rule: Rule = NO_FAULT) -> None:
     """
     Write *reply* and finish *request*; returns early when its client hangs up.
@@ -74,8 +82,7 @@ async def send(request: Request, reply: Reply, clock: IReactorTime, rule: Rule =
         request.finish()
         return
     await sleep(clock, ABORT_DELAY)
-    if request.channel is not None:
-        abort(request.channel)
+    cut(request)
 
 
 def _first(body: Iterable[bytes], limit: int) -> Iterator[bytes]:

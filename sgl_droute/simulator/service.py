@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import define, field
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReadDescriptor
 from twisted.internet.threads import deferToThreadPool
@@ -89,11 +89,13 @@ class WorkerService(Service):
 
     Attributes:
         worker: The worker, once it has loaded.
+        exit: Ends the process when a fault tells so; where it is None, only this service ends.
         port_number: The port that it holds, once started.
     """
 
     reactor: Any
     settings: SimulatorSettings
+    exit: Callable[[], object] | None = None
     worker: SimulatedWorker | None = None
     port_number: int = 0
     _held: socket.socket | None = None
@@ -143,6 +145,8 @@ class WorkerService(Service):
             self.worker.close()
 
     def stopService(self) -> Deferred[None]:
+        if not self.running:  # a fault has ended it
+            return succeed(None)
         super().stopService()
         if self._opening is not None and self._opening.active():
             self._opening.cancel()
@@ -161,6 +165,7 @@ class WorkerService(Service):
         run_in_thread = partial(deferToThreadPool, self.reactor, self._pool)
         self.worker = SimulatedWorker(self.reactor, self.settings, run_in_thread)
         self.worker.backstage.refuse_for = self._refuse_for
+        self.worker.on_exit = self.exit or self.stopService
         self._site = self.worker.site()
         self._open()
         log.info(

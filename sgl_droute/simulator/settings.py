@@ -34,6 +34,7 @@ class SimulatorSettings:
         video_side: Longest side of encoded video (pixels); 0 for the size asked for.
         rollout_side: Longest side of the sample in a rollout answer; 0 for the size asked for.
         faults: Fault documents in force from the start.
+        journal: File to append what the GPU does to, as JSON lines.
     """
 
     host: str = "127.0.0.1"
@@ -52,6 +53,7 @@ class SimulatorSettings:
     video_side: int = field(default=320, validator=ge(0))
     rollout_side: int = field(default=64, validator=ge(0))
     faults: tuple[Mapping[str, object], ...] = ()
+    journal: str | None = None
     verbose: bool = False
     exit_with_stdin: bool = False
 

@@ -7,6 +7,7 @@ Reading the options needs neither Pillow nor PyAV.
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -74,6 +75,7 @@ class Options(CommandOptions):
         _parameter("load-time", 0.0, "Seconds before connections are accepted.", float),
         _parameter("warmup-time", 0.0, "Seconds of /health 503 after that.", float),
         _parameter("output-path", None, "Folder for results; a temporary one by default."),
+        _parameter("journal", None, "Append what the GPU does to this file, as JSON lines."),
         _parameter("pictures", 0, "Draw so many different results only; 0 for no limit.", int),
         _parameter("video-side", 320, "Longest side of encoded video; 0 for the true size.", int),
         _parameter(
@@ -113,6 +115,10 @@ class Options(CommandOptions):
             raise usage.UsageError(str(error.args[0])) from error
 
 
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def makeService(options: Options, reactor: IReactorCore | None = None) -> IService:
     """
     The service that *options* ask for.
@@ -134,5 +140,5 @@ def makeService(options: Options, reactor: IReactorCore | None = None) -> IServi
         # decides when this one ends, and may still have requests for it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     process = CommandService(options, "info", reactor)
-    WorkerService(reactor, options.settings).setServiceParent(process)
+    WorkerService(reactor, options.settings, _kill).setServiceParent(process)
     return process

@@ -148,6 +148,7 @@ class Videos:
             prompt=str(fields["prompt"]),
             seed=fields.get("seed"),
             shape=shape,
+            ids=(job.id,),
             make=lambda weights: self._film(job, fields, shape, weights),
         )
         reply = json_reply(shown(job, self.engine.now()))

@@ -4,6 +4,8 @@ A whole simulated worker: what it is made of, and its resource and site.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import define, field
 from twisted.internet.defer import execute
 from twisted.internet.interfaces import IReactorTime
@@ -37,12 +39,14 @@ class SimulatedWorker:
     Attributes:
         clock: Tells the time and wakes the worker.
         run_in_thread: Called with a function and its arguments to call elsewhere.
+        on_exit: Called when the worker has ended, by a fault or by `exit`.
         backstage: Where a service hooks in to close its port on demand.
     """
 
     clock: IReactorTime
     settings: SimulatorSettings = field(factory=SimulatorSettings)
     run_in_thread: RunInThread = execute
+    on_exit: Callable[[], object] = lambda: None
     engine: Engine = field(init=False)
     backstage: Backstage = field(init=False)
     routes: Routes = field(init=False)
@@ -53,7 +57,7 @@ class SimulatedWorker:
         warmup = self.settings.warmup_time
         discovery = Discovery(engine, warming=warmup > 0)
         self.backstage = Backstage(engine)
-        self._exchanges = Exchanges(engine, discovery)
+        self._exchanges = Exchanges(engine, discovery, lambda: self.on_exit())
         self.routes = Routes(
             self._exchanges,
             discovery,
@@ -75,6 +79,12 @@ class SimulatedWorker:
         Remove the temporary folder of results, if there is one.
         """
         self.engine.close()
+
+    def exit(self) -> None:
+        """
+        End as a killed process does: open requests are cut off, and so are later ones.
+        """
+        self._exchanges.exit()
 
     @property
     def faults(self) -> Faults:

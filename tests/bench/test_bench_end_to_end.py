@@ -19,6 +19,8 @@ from uuid import uuid4
 import pytest
 from PIL import Image
 
+from bench.harness.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 120.0
 
@@ -28,7 +30,7 @@ def option(name):
     return sys.argv[sys.argv.index(name) + 1]
 assert sys.argv[1] == "serve" and os.environ["CUDA_VISIBLE_DEVICES"] in ("0", "1")
 os.execv(sys.executable, [sys.executable, "-m", "twisted", "--log-format=text",
-    "sglang-d-simulator", "--speed=200", "--port", option("--port")])
+    "sglang-d-simulator", "--speed={speed}", "--port", option("--port")])
 """
 FAKE_SMI = "#!/bin/sh\necho 0, Test GPU\necho 1, Test GPU\n"
 
@@ -156,8 +158,9 @@ def test_sglang_workers_are_started_and_ended(tmp_path: Path) -> None:
     """
     With GPUs and the sglang command, real workers are started, each on a GPU of its own.
     """
+    speed = f"200.{uuid4().int}"  # in these command lines only
     for name, text in (
-        ("sglang", FAKE_SGLANG.format(python=sys.executable)),
+        ("sglang", FAKE_SGLANG.format(python=sys.executable, speed=speed)),
         ("nvidia-smi", FAKE_SMI),
     ):
         (tmp_path / name).write_text(text)
@@ -167,7 +170,7 @@ def test_sglang_workers_are_started_and_ended(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert "2 sglang workers" in ended.stdout
     assert "Workers are simulated" not in ended.stdout
-    assert processes_with("--speed=200 --port") == []
+    assert processes_with(speed) == []
 
 
 def test_worker_that_dies_is_shown(tmp_path: Path) -> None:
@@ -192,8 +195,7 @@ def test_unreachable_router_is_one_line() -> None:
     """
     A running router that does not answer ends the bench with one line that names it.
     """
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     ended = run("bench_router", "--skip-router", "--router-url", url)
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"bench_router.py: {url}/list_workers: ConnectionRefusedError")

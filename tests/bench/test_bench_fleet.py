@@ -4,6 +4,8 @@ How workers and routers are started: commands, ports, GPUs. Nothing is started h
 
 from __future__ import annotations
 
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,13 @@ from bench.harness.arm import Arm
 from bench.harness.fleet import how_simulated, sglang_command, shared_out, simulator_command
 from bench.harness.machine import GPU, visible_gpus
 from bench.harness.options import Settings, read_settings
-from bench.harness.ports import WorkerPorts, worker_ports
+from bench.harness.ports import (
+    WorkerPorts,
+    free_port,
+    is_free,
+    unasked_ports,
+    worker_ports,
+)
 from bench.harness.router import router_command
 
 PORTS = WorkerPorts(http=30000, master=31000, scheduler=32000)
@@ -50,6 +58,41 @@ def test_ports_run_out() -> None:
     """
     with pytest.raises(ValueError, match="not enough free ports for 2 workers"):
         worker_ports(2, 30000, lambda port: False)
+
+
+def test_a_free_port_stays_free() -> None:
+    """
+    Free ports are all different and can be listened on, and the system does not give them to those
+    who ask for any: whoever does so many times gets none of them.
+    """
+    ports = {free_port() for _ in range(50)}
+    assert len(ports) == 50
+    assert all(is_free(port) for port in ports)
+    with ExitStack() as stack:
+        servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(200)]
+        given = {stack.enter_context(server).getsockname()[1] for server in servers}
+        clients = [socket.create_connection(server.getsockname()) for server in servers]
+        given |= {stack.enter_context(client).getsockname()[1] for client in clients}
+    if min(given) < 11_000:
+        pytest.skip("the system chooses from nearly all ports")
+    assert min(given) > max(ports)
+
+
+@pytest.mark.parametrize(
+    ("first_given", "first", "last"),
+    [
+        (32768, 10_000, 29_999),
+        (20_000, 10_000, 19_999),
+        (10_500, 10_000, 29_999),
+        (1024, 10_000, 29_999),
+    ],
+)
+def test_ports_that_only_those_get_who_ask(first_given: int, first: int, last: int) -> None:
+    """
+    They end where the system's own choice begins; where that leaves too few it is put up with.
+    """
+    ports = unasked_ports(first_given)
+    assert (ports[0], ports[-1]) == (first, last)
 
 
 def test_sglang_command() -> None:

@@ -151,6 +151,7 @@ def test_nothing_outlives_it(number: signal.Signals, tmp_path: Path) -> None:
         env={**os.environ, "TMPDIR": str(tmp_path)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        preexec_fn=_hear_interrupts,
     )
     try:
         _wait(lambda: len(processes_with(mark)) >= 2)
@@ -166,6 +167,11 @@ def test_nothing_outlives_it(number: signal.Signals, tmp_path: Path) -> None:
         shutil.rmtree(folder)
     # Only a killed program cannot clear up behind itself.
     assert not left or number == signal.SIGKILL
+
+
+def _hear_interrupts() -> None:
+    # Whoever runs these tests in the background has them, and their children, ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _wait(condition: Callable[[], object]) -> None:

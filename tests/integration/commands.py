@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -19,16 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.harness.ports import free_port as free_port
+
 BIN = Path(sys.executable).parent
-
-
-def free_port() -> int:
-    """
-    A TCP port of 127.0.0.1 that was free a moment ago.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def environment() -> dict[str, str]:
@@ -58,7 +50,8 @@ def _hear_interrupts() -> None:
 @contextmanager
 def running(*words: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
     """
-    A command of the virtual environment, ended by SIGTERM at the latest; its log is ``log``.
+    A command of the virtual environment, ended by SIGTERM at the latest; its log is ``log``, and
+    shown if the block fails.
     """
     with (cwd / "log").open("w") as log:
         process = subprocess.Popen(
@@ -72,6 +65,9 @@ def running(*words: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
         )
     try:
         yield process
+    except BaseException:
+        print(f"{' '.join(words)} (status {process.poll()}):", (cwd / "log").read_text(), sep="\n")
+        raise
     finally:
         if process.poll() is None:
             process.terminate()

@@ -55,11 +55,14 @@ class CountingWorker(Factory):
         keep_alive: Seconds after which it closes an idle connection; None for never.
         executed: How often each request was done, by ``X-Request-Id``; not what routers ask by
             themselves.
+        left: When it had closed a connection because that was idle, by the last id on it (seconds
+            of the reactor).
         connections: Those that are open.
     """
 
     keep_alive: float | None = None
     executed: Counter[bytes] = field(factory=Counter)
+    left: dict[bytes, float] = field(factory=dict)
     connections: set[CountingConnection] = field(factory=set)
     noisy = False
     port: Any = None
@@ -79,13 +82,17 @@ class CountingWorker(Factory):
         target = head.split(b" ", 2)[1]
         if target not in SIZES:
             return _OWN
-        id = _ID.search(head)
-        self.executed[b"" if id is None else id[1]] += 1
+        self.executed[_id(head)] += 1
         if target == CHUNKED:
             return _HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + _CHUNK * _CHUNKS + b"0\r\n\r\n"
         size = SIZES[target]
         framing = b"Connection: close" if target == UNTIL_CLOSE else b"Content-Length: %d" % size
         return _HEAD + framing + b"\r\n\r\n" + b"x" * size
+
+
+def _id(head: bytes) -> bytes:
+    found = _ID.search(head)
+    return b"" if found is None else found[1]
 
 
 class CountingConnection(Protocol):
@@ -100,6 +107,8 @@ class CountingConnection(Protocol):
         self._head = b""
         self._missing: int | None = None
         self._idle: Any = None
+        self._last = b""
+        self._leaving = False
 
     def connectionMade(self) -> None:
         self._worker.connections.add(self)
@@ -107,6 +116,8 @@ class CountingConnection(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._worker.connections.discard(self)
         self._busy()
+        if self._leaving:
+            self._worker.left[self._last] = reactor.seconds()
 
     def dataReceived(self, data: bytes) -> None:
         self._busy()
@@ -125,6 +136,7 @@ class CountingConnection(Protocol):
 
     def _answer(self) -> None:
         answer = self._worker.answer(self._head)
+        self._last = _id(self._head)
         self._head, self._missing = b"", None
         self.transport.write(answer)
         if b"Connection: close" in answer[:100]:
@@ -134,6 +146,7 @@ class CountingConnection(Protocol):
 
     def _leave(self) -> None:
         self._idle = None
+        self._leaving = True
         self.transport.loseConnection()
 
     def _busy(self) -> None:

@@ -13,6 +13,7 @@ from attrs import define, field
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory
 
+from tests.integration.commands import free_port
 from tests.integration.faultlink import Front, Link
 from tests.integration.faults import CONNECT, Fault, Moment
 from tests.integration.sockets import eventually, reactor
@@ -36,7 +37,7 @@ class FaultProxy:
     """
 
     target: int
-    port: int = 0
+    port: int = field(factory=free_port)
     links: set[Link] = field(factory=set)
     accepted: int = 0
     ids: list[bytes] = field(factory=list)
@@ -51,7 +52,7 @@ class FaultProxy:
 
     async def listen(self) -> None:
         """
-        Open the port, the same one as before if there was one.
+        Open the port.
         """
         factory = Factory.forProtocol(lambda: Front(Link(self)))
         factory.noisy = False
@@ -59,7 +60,6 @@ class FaultProxy:
         self._listening = await endpoint.listen(factory)
         # Small enough that a few megabytes to a proxy that reads nothing do not find a place.
         self._listening.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-        self.port = self._listening.getHost().port
 
     async def arm(self, fault: Fault, moment: Moment) -> None:
         """

@@ -25,7 +25,7 @@ from sgl_droute.simulator.jobs import Job, Jobs
 from sgl_droute.simulator.service import WorkerService
 from sgl_droute.simulator.settings import SimulatorSettings
 from sgl_droute.simulator.worker import SimulatedWorker
-from tests.integration.commands import running
+from tests.integration.commands import free_port, running
 from tests.integration.sockets import Router, eventually, reactor, running_router
 from tests.memory import Reply
 
@@ -46,7 +46,7 @@ class Station:
     """
 
     settings: SimulatorSettings
-    port: int = 0
+    port: int = field(factory=free_port)
     _service: WorkerService | None = field(default=None, init=False)
 
     @property
@@ -82,7 +82,6 @@ class Station:
     def start(self) -> None:
         self._service = WorkerService(reactor, evolve(self.settings, port=self.port))
         self._service.startService()
-        self.port = self._service.port_number
 
     async def stop(self) -> None:
         """

@@ -24,6 +24,8 @@ reactor: Any = _reactor
 
 GET = b"GET /server_info HTTP/1.1\r\nHost: router\r\nX-Request-Id: 1\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+# What a test waits for takes milliseconds, but not on every machine (seconds).
+PATIENCE = 20.0
 
 
 class Connection(Protocol):
@@ -51,7 +53,7 @@ class Connection(Protocol):
         """Whether the other end cut the connection instead of closing it."""
         return self.closed is not None and self.closed.check(ConnectionLost) is not None
 
-    async def until(self, happened: Callable[[], bool], timeout: float = 10.0) -> None:
+    async def until(self, happened: Callable[[], bool], timeout: float = PATIENCE) -> None:
         """
         Return once *happened*; fail after *timeout* seconds.
         """
@@ -62,14 +64,14 @@ class Connection(Protocol):
         done.addTimeout(timeout, reactor)
         await done
 
-    async def until_closed(self, timeout: float = 10.0) -> bytes:
+    async def until_closed(self, timeout: float = PATIENCE) -> bytes:
         """
         All bytes received until the other end closed.
         """
         await self.until(lambda: self.closed is not None, timeout)
         return self.received
 
-    async def until_received(self, text: bytes, timeout: float = 10.0) -> bytes:
+    async def until_received(self, text: bytes, timeout: float = PATIENCE) -> bytes:
         """
         All bytes received once *text* is among them.
         """
@@ -111,7 +113,7 @@ class ScriptedWorker:
         if len(self.connections) <= number:
             coming: Deferred[Connection] = Deferred()
             self._waiting.append((number, coming))
-            coming.addTimeout(10, reactor)
+            coming.addTimeout(PATIENCE, reactor)
             await coming
         connection = self.connections[number]
         await connection.until_received(request)
@@ -173,7 +175,7 @@ class Router:
 
     async def at_rest(self) -> None:
         """
-        Return once no request is in flight; fail after 5 s.
+        Return once no request is in flight; fail after `PATIENCE`.
         """
         await eventually(lambda: self.in_flight == 0)
 
@@ -230,7 +232,7 @@ async def exchange(request: bytes = GET, **options: Any) -> AsyncIterator[Exchan
         yield Exchange(router, worker, client, await worker.connection(1))
 
 
-async def eventually(happened: Callable[[], bool], timeout: float = 5.0) -> None:
+async def eventually(happened: Callable[[], bool], timeout: float = PATIENCE) -> None:
     """
     Return once *happened*, looking every 10 ms; fail after *timeout* seconds.
     """

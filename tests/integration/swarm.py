@@ -67,10 +67,16 @@ class Swarm:
         for _ in range(self.size):
             if self._stop.is_set():
                 break
-            client = self._connected()
+            self.opened += 1
+            client = socket.socket()
+            try:
+                self._connect(client)
+            except ConnectionError:  # refused at once, before it had said anything
+                client.close()
+                self.ended["reset"] += 1
+                continue
             self._open[client.fileno()] = client
             epoll.register(client, _ENDED | (select.EPOLLIN if self.manner.reads else 0))
-            self.opened += 1
         while not self._stop.is_set():
             self._send(self.manner.drip)
             end = time.monotonic() + self.manner.pause
@@ -87,8 +93,7 @@ class Swarm:
         """
         self._stop.set()
 
-    def _connected(self) -> socket.socket:
-        client = socket.socket()
+    def _connect(self, client: socket.socket) -> None:
         if not self.manner.reads:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.settimeout(20)
@@ -97,7 +102,6 @@ class Swarm:
         if self.manner.half_closes:
             client.shutdown(socket.SHUT_WR)
         client.setblocking(False)
-        return client
 
     def _send(self, data: bytes) -> None:
         for client in list(self._open.values()) if data else ():

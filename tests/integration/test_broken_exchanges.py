@@ -209,14 +209,14 @@ async def test_a_slow_client_is_not_cut() -> None:
     """
     A client that takes its answer slowly but steadily keeps its connection.
     """
-    async with scripted_worker() as worker, running_router(worker.url, idle_timeout=0.5) as router:
+    async with scripted_worker() as worker, running_router(worker.url, idle_timeout=2.0) as router:
         await worker.connection()
         reader = _slow_reader(router.port)
         at_worker = await worker.connection(1)
         size = 30_000_000
         at_worker.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
         taken = 0
-        for _ in range(25):
+        for _ in range(30):
             await deferLater(reactor, 0.1)
             try:
                 taken += len(reader.recv(1 << 16))

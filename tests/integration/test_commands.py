@@ -20,7 +20,6 @@ from tests.integration.commands import (
     alive,
     children_of,
     environment,
-    fetch,
     free_port,
     once_up,
     ran,
@@ -229,11 +228,11 @@ def test_simulated_workers_end_with_the_router(end: signal.Signals, tmp_path: Pa
         assert len(once_up(f"{url}/list_workers")["urls"]) == 3
         children = children_of(process.pid)
         assert len(children) == 2
-        card = fetch(f"{url}/v1/models")["data"][0]
+        card = once_up(f"{url}/v1/models")["data"][0]
         assert card["owned_by"] == "sglang"
         process.send_signal(end)
         process.wait(30)
-        for _ in range(200):
+        for _ in range(600):
             if not any(alive(child) for child in children):
                 break
             time.sleep(0.05)

@@ -76,14 +76,13 @@ async def test_localhost_that_listens_on_ipv4_only() -> None:
     """
     async with scripted_worker() as worker:
         url = worker.url.replace("127.0.0.1", "localhost")
-        async with running_router(url) as router:
+        # Longer than this test waits for anything.
+        async with running_router(url, connect_timeout=60.0) as router:
             await worker.connection()
-            started = reactor.seconds()
             client = await connect(router.port)
             client.write(GET)
             (await worker.connection(1)).write(OK)
             await client.until_received(b"ok")
-            assert reactor.seconds() - started < 5.0
 
 
 @pytest_twisted.ensureDeferred
@@ -119,7 +118,10 @@ async def test_a_client_that_leaves_while_its_worker_is_connected_to() -> None:
             each.setblocking(False)
             each.connect_ex(hole.getsockname())
         stuck = f"http://127.0.0.1:{hole.getsockname()[1]}"
-        async with scripted_worker() as worker, running_router(stuck, worker.url) as router:
+        async with (
+            scripted_worker() as worker,
+            running_router(stuck, worker.url, connect_timeout=60.0) as router,
+        ):
             await worker.connection()
             client = await connect(router.port)
             client.write(b"POST /x HTTP/1.1\r\nHost: r\r\nContent-Length: 2\r\n\r\nhi")

@@ -12,12 +12,12 @@ import pytest
 import pytest_twisted
 from twisted.internet.task import deferLater
 
+from tests.integration.belongings import Belongings
 from tests.integration.counting_worker import HUGE, SMALL
 from tests.integration.faultbench import (
     ANY,
     IDLE,
     UPLOADED,
-    Belongings,
     Cell,
     bench,
     check_next,
@@ -40,6 +40,8 @@ from tests.integration.sockets import Connection, connect, eventually, reactor
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts files in /proc")
 
+# Limits (seconds) that end nothing here.
+LONG = {"connect_timeout": 30.0, "timeout": 30.0, "idle_timeout": 30.0}
 # What a client does, and where its exchange stands then; held there, it would end by a limit only.
 LEAVING: dict[str, Callable[[Connection], object]] = {
     "resets": lambda client: client.transport.abortConnection(),
@@ -98,7 +100,7 @@ async def test_a_client_that_leaves_inside_its_request(
     """
     whole_request = request(SMALL, b"never", 200_000)
     before = Belongings()
-    async with bench() as it:
+    async with bench(**LONG) as it:
         for sent in (10, 60, len(whole_request) - 1):
             client = await connect(it.router.port)
             client.write(whole_request[:sent])
@@ -116,7 +118,7 @@ async def test_a_client_that_leaves_while_nobody_can_be_connected_to() -> None:
     A request whose client has left before a connection was there is sent to nobody.
     """
     before = Belongings()
-    async with bench(connect_timeout=30.0) as it:
+    async with bench(**LONG) as it:
         for proxy in it.proxies:
             await proxy.arm(Fault.UNREACHABLE, CONNECT)
         id, client = await it.begin(SMALL)
@@ -135,7 +137,7 @@ async def test_a_client_that_stops_reading() -> None:
     connection with it.
     """
     before = Belongings()
-    async with bench() as it:
+    async with bench(**{**LONG, "idle_timeout": IDLE}) as it:
         started = reactor.seconds()
         id, client = await it.begin(HUGE)
         await client.until_received(b"\r\n\r\n")

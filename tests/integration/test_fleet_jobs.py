@@ -13,7 +13,7 @@ from tests.integration.sockets import eventually
 
 WAN = "wan2.1-t2v-1.3b"
 # Nothing ends by itself within a test.
-SLOW = {"speed": 0.01}
+SLOW = {"speed": 1e-5}
 # The router asks nobody.
 NEVER = 3600.0
 

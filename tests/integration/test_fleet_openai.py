@@ -32,7 +32,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     words = ("sglang-d-router", "--port", str(port), "--simulated-workers", "3")
     with running(*words, cwd=tmp_path_factory.mktemp("router")):
         once_up(f"{base}/liveness")
-        end = time.monotonic() + 30
+        end = time.monotonic() + 90
         while [each["state"] for each in fetch(f"{base}/workers")["workers"]] != ["ready"] * 3:
             assert time.monotonic() < end
         yield base
@@ -48,7 +48,7 @@ def completed(client: OpenAI, id: str) -> Any:
     """
     The video once it is completed.
     """
-    end = time.monotonic() + 30
+    end = time.monotonic() + 90
     while (video := client.videos.retrieve(id)).status != "completed":
         assert video.status in ("queued", "in_progress")
         assert time.monotonic() < end

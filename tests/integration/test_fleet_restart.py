@@ -4,11 +4,14 @@ A router that is stopped, killed and started again: whom it knows, and whose ids
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest_twisted
 
+from sgl_droute.state.opening import open_store
+from sgl_droute.state.saved import Saved
 from tests.integration.commands import free_port
 from tests.integration.fleet import (
     IMAGE,
@@ -24,6 +27,7 @@ from tests.integration.fleet import (
     router_process,
     standing,
 )
+from tests.integration.sockets import eventually, reactor
 from tests.memory import Reply
 
 WAN = "wan2.1-t2v-1.3b"
@@ -31,6 +35,18 @@ WAN = "wan2.1-t2v-1.3b"
 
 def state(folder: Path) -> str:
     return f"sqlite:///{folder}/router.sqlite"
+
+
+async def written(folder: Path, holds: Callable[[Saved], bool]) -> None:
+    """
+    Return once the state file is such that a router may be killed; that takes it a second at most,
+    where the machine lets it.
+    """
+    await eventually(lambda: holds(read_state(folder)))
+
+
+def read_state(folder: Path) -> Saved:
+    return open_store(state(folder), reactor, job_ttl=86400.0, max_owners=100).load()
 
 
 def reads(station: Station, path: str) -> int:
@@ -135,7 +151,7 @@ async def test_a_silent_worker_in_a_search() -> None:
             await fleet.ask("PUT", f"/workers/{silent.id}", json={"draining": False})
             await fleet.ask("PUT", f"/workers/{there.id}", json={"draining": True})
             lost = await made(fleet, "/v1/videos", VIDEO)
-        async with routed(stations, health_check_timeout=0.3) as fleet:
+        async with routed(stations, health_check_timeout=2.0) as fleet:
             silent.order(rules=[{"path": "/v1/videos", "hang": True}])
             assert (await fleet.ask("GET", f"/v1/videos/{found}")).status == 200
             answer = await fleet.ask("GET", f"/v1/videos/{lost}")
@@ -221,7 +237,20 @@ async def test_kill_9(tmp_path: Path) -> None:
             await call("PUT", f"/workers/{drained.id}", json={"draining": True})
             await call("PUT", f"/workers/{dead.id}", json={"is_dead": True})
             await call("PUT", f"/workers/{disabled.id}", json={"disabled": True})
-            await pause(1.0)  # the second that a kill may cost
+            flags = [
+                # draining, dead, disabled, in the order of the workers
+                (False, False, False),
+                (True, False, False),
+                (False, True, False),
+                (False, False, True),
+                (False, False, False),
+            ]
+            await written(  # what came before the flags is written with them or before
+                tmp_path,
+                lambda saved: (
+                    [(each.draining, each.dead, each.disabled) for each in saved.workers] == flags
+                ),
+            )
             process.kill()
         owners = {job.id: each for each in stations for job in each.videos}
         assert sorted(owners) == sorted(made)
@@ -241,7 +270,9 @@ async def test_kill_9(tmp_path: Path) -> None:
                     ]
             await call("POST", "/release_memory_occupation")
             await states(["sleeping", "draining", "dead", "disabled", "sleeping"])
-            await pause(1.0)
+            await written(
+                tmp_path, lambda saved: saved.workers[0].asleep and saved.workers[-1].asleep
+            )
             process.kill()
         async with router_process(tmp_path, *words):
             await states(["sleeping", "draining", "dead", "disabled", "sleeping"])

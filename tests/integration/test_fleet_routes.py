@@ -152,6 +152,20 @@ async def _orders(session: Session) -> None:
     assert loaded == [{"nickname": "ink", "path": "me/ink"}]
 
 
+async def _weights(session: Session) -> None:
+    urls = [station.url for station in session.fleet.stations]
+    shown = await session.json("GET", "/weights")
+    assert (shown["epoch"], shown["durable"], shown["interrupted"]) == (5, False, None)
+    assert [(each["url"], each["state"]) for each in shown["workers"]] == [
+        (url, "current") for url in urls
+    ]
+    verified = await session.json("POST", "/weights/verify")
+    assert (verified["consistent"], verified["stale"]) == (True, [])
+    assert len(verified["models"]) == len(urls)
+    refused = await session.json("POST", "/weights/resolve", 409, json={"action": "retry"})
+    assert refused == {"error": "No update was interrupted"}
+
+
 async def _workers(session: Session) -> None:
     ask = session.json
     *_, mesh = session.fleet.stations
@@ -185,6 +199,9 @@ async def _router(session: Session) -> None:
             "dead_workers": 0,
             "sleeping_workers": 0,
             "total_workers": 4,
+            # Nothing brings an update from tensors to a worker that is registered after it.
+            "weights_epoch": 5,
+            "stale_workers": 1,
         }
     shown = (await ask("GET", "/health_workers"))["workers"]
     assert [worker["url"] for worker in shown] == urls
@@ -201,7 +218,7 @@ async def test_every_route() -> None:
     """
     async with running_fleet(*MODELS) as fleet:
         session = Session(fleet)
-        for part in (_work, _held, _lists, _orders, _workers, _router):
+        for part in (_work, _held, _lists, _orders, _weights, _workers, _router):
             await part(session)
         rules = RouterAPI.routes.url_map.iter_rules()
         # Names with a space are companions of the routes: "405 /path", "OPTIONS /path".

@@ -33,8 +33,8 @@ from tests.integration.test_commands import MODULE, SCRIPT, TWIST, TWISTD
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
 LIVENESS = b"GET /liveness HTTP/1.1\r\nHost: router\r\n\r\n"
 ALIVE = b'{"status":"ok"}'
-# A good two seconds of a simulated worker.
-STEPS = 1500
+# A good five seconds of a simulated worker.
+STEPS = 3750
 COMMANDS = [TWISTD, TWIST, MODULE, SCRIPT]
 TERM, INT = signal.SIGTERM, signal.SIGINT
 

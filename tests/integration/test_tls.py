@@ -140,7 +140,7 @@ async def test_a_handshake_that_never_ends() -> None:
         silent = f"https://127.0.0.1:{hole.getsockname()[1]}"
         async with (
             scripted_worker() as worker,
-            running_router(silent, worker.url, connect_timeout=0.3) as router,
+            running_router(silent, worker.url, connect_timeout=2.0) as router,
         ):
             await worker.connection()
             client = await connect(router.port)

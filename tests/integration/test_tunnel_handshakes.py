@@ -261,7 +261,7 @@ async def test_no_answer_in_time() -> None:
     """
     A worker that does not answer is a 504, and its connection is cut.
     """
-    async with exchange(HANDSHAKE, timeout=0.3) as (router, _, client, at_worker):
+    async with exchange(HANDSHAKE, timeout=1.0) as (router, _, client, at_worker):
         assert (await client.until_closed()).startswith(b"HTTP/1.1 504 ")
         await at_worker.until_closed()
         await router.at_rest()
@@ -298,7 +298,7 @@ async def test_a_tls_handshake_that_never_ends() -> None:
         silent = f"https://127.0.0.1:{hole.getsockname()[1]}"
         async with (
             scripted_worker() as worker,
-            running_router(silent, worker.url, connect_timeout=0.3) as router,
+            running_router(silent, worker.url, connect_timeout=2.0) as router,
         ):
             await worker.connection()
             client = await connect(router.port)
@@ -559,9 +559,9 @@ async def test_silence_is_no_reason() -> None:
     """
     A tunnel in which nobody has anything to say stays open, whatever the time limits.
     """
-    limits = {"idle_timeout": 0.1, "timeout": 0.2, "read_timeout": 0.1}
+    limits = {"idle_timeout": 1.0, "timeout": 1.0, "read_timeout": 1.0}
     async with opened(**limits) as (_, _, client, at_worker):
-        await deferLater(reactor, 0.6)
+        await deferLater(reactor, 1.5)
         client.write(b"hello")
         await at_worker.until_received(b"hello")
         at_worker.write(b"hello")

@@ -29,7 +29,7 @@ TWISTD = [
     "--pidfile=",
     "sglang-d-simulator",
 ]
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @contextmanager
