@@ -13,9 +13,14 @@ from sgl_droute.workers.parking import Parking
 from tests.memory import Client, MemoryRouter, Reply
 
 IMAGES = "/v1/images/generations"
+VIDEOS = "/v1/videos"
 # An image is 50 steps, for which a worker needs 10 s.
 IMAGE = {"prompt": "a red fox", "size": "64x64"}
 SECONDS = 10.0
+VIDEO = {"prompt": "a fox runs", "size": "64x64", "num_frames": 5}
+# The video above takes 77 s, an image on a worker that makes both 25.7 s.
+FILMS = SimulatorSettings(model="fastwan", speed=0.0001, video_side=64)
+BOTH = SimulatorSettings(model="cosmos3", speed=0.001, pictures=1, video_side=64)
 
 _MODEL = MODELS["qwen-image"]
 _SPEED = _MODEL.duration(image_shape(_MODEL.family, IMAGE)) / SECONDS
@@ -45,6 +50,10 @@ def lined(*workers: str, learned: int = 0, **options: Any) -> MemoryRouter:
     for worker in router.workers.values():
         worker.journal.clear()
     return router
+
+
+def film(*workers: str, **options: Any) -> MemoryRouter:
+    return lined(*workers, **{"simulator": FILMS, **options})
 
 
 def post(

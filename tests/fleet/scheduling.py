@@ -166,3 +166,11 @@ def stage(
     made = Stage(Scheduler(pool, speeds, Rules(**{"random": Random(3), **rules})))
     made.scheduler.watch(made.events.append)
     return made
+
+
+def here(play: Stage, name: str) -> list[str]:
+    """
+    The jobs that a worker has.
+    """
+    running = play.scheduler.floor.running.values()
+    return [each.job.id for each in running if each.station is play.station(name)]

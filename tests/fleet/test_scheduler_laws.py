@@ -22,6 +22,7 @@ from sgl_droute.errors import (
     NotFound,
     NotWaiting,
     NoWorker,
+    PreconditionFailed,
     Refused,
     RouterError,
     TooLate,
@@ -34,9 +35,11 @@ from sgl_droute.fleet.capabilities import (
     READING,
     REALTIME,
     VIDEO,
+    RequiredEpoch,
     Want,
 )
 from sgl_droute.fleet.decisions import Bound, Decision, Event
+from sgl_droute.fleet.epochs import Epochs
 from sgl_droute.fleet.job import Job, Known
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.rules import Rules
@@ -44,6 +47,7 @@ from sgl_droute.fleet.scheduler import Scheduler
 from sgl_droute.fleet.selection import ALGORITHMS, LeastWork
 from sgl_droute.fleet.speeds import Rate, Speeds
 from sgl_droute.fleet.station import Running, Station
+from sgl_droute.fleet.weights import DISK, Actual, Update
 from sgl_droute.fleet.worker import Probe, Worker
 from tests.fleet.scheduling import able, name_of, url_of
 
@@ -57,7 +61,7 @@ WAITS = st.sampled_from([0.0, 0.5, 1.0, 3.0, 10.0, 40.0, 200.0])
 CONCURRENCIES = st.sampled_from([0, 1, 2, "auto"])
 TASKS = st.sampled_from([("T2I",), ("T2I", "TI2I"), ("T2V",), ("T2V", "T2I"), ("I2M",)])
 MODELS = st.sampled_from(["org/a", "org/b"])
-FACETS = st.sampled_from(["draining", "disabled", "asleep", "stale", "unreached"])
+FACETS = st.sampled_from(["draining", "disabled", "asleep", "unreached"])
 WANTS = st.sampled_from(
     [
         ANYTHING,
@@ -71,6 +75,11 @@ WANTS = st.sampled_from(
         REALTIME,
         evolve(IMAGE, model="org/a"),
         evolve(IMAGE, model="org/c"),
+        evolve(IMAGE, epoch=RequiredEpoch(1)),
+        evolve(IMAGE, epoch=RequiredEpoch(2, exact=True)),
+        evolve(EDIT, epoch=RequiredEpoch(2)),
+        evolve(VIDEO, epoch=RequiredEpoch(1, exact=True)),
+        evolve(ANYTHING, epoch=RequiredEpoch(0, exact=True)),
     ]
 )
 CLIENTS = st.fixed_dictionaries(
@@ -155,10 +164,19 @@ class AnyTraffic(RuleBasedStateMachine):
         self.names = count(1)
         self.told: Counter[tuple[str, str]] = Counter()
         self.last_full = 0.0
+        self.last_nobody: dict[str, float] = {}
 
-    @initialize(rules=RULES, names=st.sets(NAMES, min_size=1), learned=LEARNED)
-    def begin(self, rules: Rules, names: set[str], learned: dict[str, tuple[int, float]]) -> None:
-        self.pool = Pool()
+    @initialize(
+        rules=RULES, names=st.sets(NAMES, min_size=1), learned=LEARNED, tolerant=st.booleans()
+    )
+    def begin(
+        self,
+        rules: Rules,
+        names: set[str],
+        learned: dict[str, tuple[int, float]],
+        tolerant: bool,
+    ) -> None:
+        self.pool = Pool(Epochs(tolerant=tolerant))
         self.options = rules
         self.speeds = Speeds(Rate(0.5))
         for name in sorted(names):
@@ -209,6 +227,9 @@ class AnyTraffic(RuleBasedStateMachine):
         worker = self.pool[station.worker.url]
         before = evolve(worker, sessions=worker.sessions - job.want.session)
         assert before.may_take(job.want)
+        assert not before.updating
+        assert not before.stale or self.pool.epochs.tolerant
+        assert job.want.epoch is None or job.want.epoch.met_by(before.epoch)
         assert worker.url not in job.without
         assert self.open_requests() <= self.options.max_running
         assert event.start is not None
@@ -268,6 +289,11 @@ class AnyTraffic(RuleBasedStateMachine):
             assert job.deadline <= self.now
         elif isinstance(error, Cancelled):
             assert error.reason == "cancelled"
+        elif isinstance(error, PreconditionFailed):
+            assert not self.best(job)
+            limits = [each for each in (job.deadline, job.expires) if each is not None]
+            in_time = min(limits, default=self.now + 1) > self.now
+            assert self.never(job.want) or not (in_time or self.has_epoch(job.want))
         elif isinstance(error, Refused):
             assert error.reason == "queue_timeout"
             assert job.expires is not None
@@ -280,6 +306,10 @@ class AnyTraffic(RuleBasedStateMachine):
 
     def check_refused(self, job: Job, error: RouterError, waiting: int) -> None:
         best = self.best(job)
+        if isinstance(error, PreconditionFailed):
+            assert not best
+            assert self.never(job.want)
+            return
         if isinstance(error, Refused):
             assert int(error.headers["Retry-After"]) >= 1
         if isinstance(error, TooLate):
@@ -289,13 +319,16 @@ class AnyTraffic(RuleBasedStateMachine):
             assert error.reason == "queue_full"
             assert waiting >= self.options.queue_size
             room = any(station.room or not job.want.slot for station in best)
-            assert not room or self.scheduler.full or self.options.algorithm == "least-work"
+            shared = self.held_for_others(job, best)
+            least_work = self.options.algorithm == "least-work"
+            assert not room or self.scheduler.full or shared or least_work
         elif isinstance(error, NotFound):
             assert self.options.strict_model
             assert not any(job.want.serves_model(worker.capabilities) for worker in self.pool)
         else:
             assert isinstance(error, (NoWorker, BadRequest))
             assert not best
+            assert not any(worker.updating for worker in self.catching_up(job))
 
     # What can be reckoned without the scheduler's indexes.
 
@@ -316,7 +349,65 @@ class AnyTraffic(RuleBasedStateMachine):
             )
             rank = max((rank for rank, facet in enumerate(facets, 1) if facet), default=0)
             tiers.setdefault(rank, []).append(station)
+        if min(tiers, default=0) == 4 and self.comes(job):
+            return []
         return tiers[min(tiers)] if tiers else []
+
+    def comes(self, job: Job) -> bool:
+        """Whether somebody able only has not got the right weights yet."""
+        required = job.want.epoch
+        return any(
+            worker.in_rotation
+            and worker.url not in job.without
+            and job.want.allows(worker.capabilities)
+            and not job.want.unable(worker.capabilities)
+            and (
+                worker.updating
+                or (worker.eligible and required is not None and not required.met_by(worker.epoch))
+            )
+            for worker in self.pool
+        )
+
+    def catching_up(self, job: Job) -> list[Worker]:
+        return [
+            worker
+            for worker in self.pool
+            if worker.catching_up
+            and worker.url not in job.without
+            and job.want.allows(worker.capabilities)
+        ]
+
+    def held_for_others(self, job: Job, best: list[Station]) -> bool:
+        """Whether all who could take it have work, and others are back soon to share that."""
+        if self.options.concurrency or not job.want.slot:
+            return False
+        plain = evolve(job.want, epoch=None)
+        busy = all(
+            not station.room or (not station.limit and station.taken >= len(station.lanes))
+            for station in best
+        )
+        return busy and self.comes(Job(id="x", want=plain, without=job.without))
+
+    def serving(self, want: Want) -> list[Worker]:
+        allowed = [each for each in self.pool if want.allows(each.capabilities)]
+        return [each for each in allowed if not want.unable(each.capabilities)] or allowed
+
+    def has_epoch(self, want: Want) -> bool:
+        assert want.epoch is not None
+        return any(
+            worker.in_rotation and want.epoch.met_by(worker.epoch) for worker in self.serving(want)
+        )
+
+    def never(self, want: Want) -> bool:
+        """Whether nobody will have the epoch any more."""
+        if want.epoch is None or not want.epoch.exact:
+            return False
+        desired = self.pool.epochs.desired
+        return all(
+            desired(worker.capabilities.model).epoch > want.epoch.number
+            and (worker.epoch != want.epoch.number or (worker.stale and not worker.tolerated))
+            for worker in self.serving(want)
+        )
 
     def seconds(self, job: Job, station: Station) -> float:
         if not job.want.slot:
@@ -390,6 +481,55 @@ class AnyTraffic(RuleBasedStateMachine):
         if url_of(name) in self.pool:
             able(self.pool, name, *tasks, model=model, replicas=replicas)
             self.processes[url_of(name)].replicas = replicas
+
+    @rule(name=NAMES)
+    def update_begins(self, name: str) -> None:
+        if url_of(name) in self.pool:
+            self.pool.epochs.updating.add(self.pool[url_of(name)].serial)
+            self.pool.judge()
+
+    @rule(name=NAMES, took=st.booleans(), others=st.sampled_from(["wait", "stale"]))
+    def update_ends(self, name: str, took: bool, others: str) -> None:
+        """
+        A worker answers an update; the others of its model have their turn later, or missed it.
+        """
+        epochs = self.pool.epochs
+        if url_of(name) not in self.pool:
+            return
+        worker = self.pool[url_of(name)]
+        epochs.updating.discard(worker.serial)
+        if took:
+            model = worker.capabilities.model
+            before, update = epochs.desired(model), Update(epochs.next_number(), DISK)
+            now = before.updated(update)
+            for other in self.pool:
+                if others == "wait" and other.capabilities.model == model:
+                    epochs.pending.setdefault(other.serial, before)
+            epochs.pending.pop(worker.serial, None)
+            epochs.set(model, now)
+            self.change(name, actual=worker.actual.took(update, now))
+        self.pool.judge()
+
+    @rule(name=NAMES, catches_up=st.booleans())
+    def turn_ends(self, name: str, catches_up: bool) -> None:
+        """
+        A worker that waited, or was stale, is up to date, or has missed its turn.
+        """
+        epochs = self.pool.epochs
+        if url_of(name) not in self.pool:
+            return
+        worker = self.pool[url_of(name)]
+        epochs.updating.discard(worker.serial)
+        epochs.pending.pop(worker.serial, None)
+        if catches_up:
+            desired = epochs.desired(worker.capabilities.model)
+            self.change(name, actual=Actual(has=desired.numbers), lapsed=False)
+        self.pool.judge()
+
+    @rule(models=st.sets(st.sampled_from([None, "org/a", "org/b"])))
+    def close(self, models: set[str | None]) -> None:
+        self.pool.epochs.closed = frozenset(models)
+        self.pool.judge()
 
     def change(self, name: str, **facts: Any) -> None:
         if url_of(name) in self.pool:
@@ -522,6 +662,10 @@ class AnyTraffic(RuleBasedStateMachine):
         except (NoWorker, BadRequest):
             entry.state = "ended"
             assert not self.best(entry.job)
+        except PreconditionFailed:
+            entry.state = "ended"
+            assert not self.best(entry.job)
+            assert self.never(entry.job.want)
         else:
             self.follow(decisions)
         assert url in entry.job.without
@@ -576,6 +720,9 @@ class AnyTraffic(RuleBasedStateMachine):
     def note_full(self) -> None:
         if self.scheduler.full:
             self.last_full = self.now
+        for entry in self.those("waiting"):
+            if not self.best(entry.job):
+                self.last_nobody[entry.job.id] = self.now
 
     # What holds at any time.
 
@@ -643,9 +790,14 @@ class AnyTraffic(RuleBasedStateMachine):
 
     def desks_are_up_to_date(self) -> None:
         floor = self.scheduler.floor
-        for want, desk in floor.desks._desks.items():
+        desks = list(floor.desks._desks.values())
+        assert all(desk.want.epoch is None for desk in desks)
+        for desk in [*desks, *(each for one in desks for each in one._required.values())]:
+            want = desk.want
             for url, station in floor.stations.items():
-                home = desk._homes.get(url)
+                place = desk._places.get(url)
+                home = None if place is None else place.tier
+                assert place is None or place.epoch == self.pool[url].epoch
                 assert (home is not None) == self.pool[url].may_take(want)
                 if home is None:
                     continue
@@ -662,11 +814,22 @@ class AnyTraffic(RuleBasedStateMachine):
                     seconds = [each.pace * 5.0 + each.fixed for each in (load, now)]
                     guess = self.speeds._shared(now.model, want.kind) is None
                     assert guess or max(seconds) <= 1.4 * min(seconds)
+        for want in [desk.want for desk in desks] + self.required_epochs():
             for without in (frozenset[str](), frozenset(list(floor.stations)[:1])):
-                tier = desk.tier(without)
+                tier = floor.tier(want, without)
                 best = self.best(Job(id="x", want=want, without=without))
                 found = set() if tier is None else tier.urls - without
                 assert found == {station.worker.url for station in best}
+        different = len({worker.epoch for worker in self.pool})
+        assert all(len(desk._required) <= 2 * different for desk in desks)
+
+    def required_epochs(self) -> list[Want]:
+        return [
+            evolve(want, epoch=RequiredEpoch(number, exact=exact))
+            for want in (IMAGE, VIDEO)
+            for number in range(3)
+            for exact in (True, False)
+        ]
 
     def nobody_idle_while_others_wait(self) -> None:
         """
@@ -679,7 +842,10 @@ class AnyTraffic(RuleBasedStateMachine):
         for job in self.scheduler.line.in_order():
             best = self.best(job)
             if not best:
-                assert self.pool.catches_up(job.want), "nobody may ever take it"
+                anybody = Job(id="x", want=evolve(job.want, epoch=None), without=job.without)
+                later = job.want.epoch is not None and self.best(anybody)
+                assert later or self.catching_up(job), "nobody may ever take it"
+                assert not self.never(job.want)
                 continue
             ends = {
                 station.worker.url: max(free[station.worker.url], self.now)
@@ -687,7 +853,7 @@ class AnyTraffic(RuleBasedStateMachine):
                 for station in best
             }
             roomy = [each.worker.url for each in best if each.room or not job.want.slot]
-            if not roomy:
+            if not roomy or self.held_for_others(job, best):
                 continue
             assert self.options.algorithm == "least-work"
             full = [url for url in ends if url not in roomy]
@@ -701,7 +867,8 @@ class AnyTraffic(RuleBasedStateMachine):
             assert job.deadline is None or job.deadline > self.now
             assert job.expires is None or job.expires > self.now
             if job.hand_over is not None and job.hand_over <= self.now:
-                assert self.now <= self.last_full + 1.0
+                nobody = self.last_nobody.get(job.id, 0.0)
+                assert self.now <= max(self.last_full, nobody) + 1.0
 
     def running(self) -> Iterator[Running]:
         return iter(self.scheduler.floor.running.values())
@@ -713,16 +880,11 @@ class AnyTraffic(RuleBasedStateMachine):
         if not hasattr(self, "scheduler"):
             return
         for _ in range(10 * len(self.entries) + 10):
-            for entry in self.those("open"):
-                if entry.thing is None:
-                    self.gone_from_process(entry)
-                self.end_request(entry, took=None, well=True)
-            for entry in self.those("left"):
-                if entry.thing is not None:
-                    self.end_thing(entry, took=None, well=True)
+            self.end_all()
             self.wait(1.0)
         for entry in self.those("waiting"):
             self.follow(self.scheduler.cancel(entry.job.id, self.now))
+        self.end_all()
         for thing in list(self.scheduler._things):
             self.follow(self.scheduler.thing_ended(thing, self.now))
         self.now += 1e9
@@ -737,6 +899,15 @@ class AnyTraffic(RuleBasedStateMachine):
         assert len(self.scheduler.line) == 0
         assert len(self.scheduler._alarms) == 0
         assert not name_of(url_of("")), "names are reversible"
+
+    def end_all(self) -> None:
+        for entry in self.those("open"):
+            if entry.thing is None:
+                self.gone_from_process(entry)
+            self.end_request(entry, took=None, well=True)
+        for entry in self.those("left"):
+            if entry.thing is not None:
+                self.end_thing(entry, took=None, well=True)
 
 
 TestAnyTraffic = AnyTraffic.TestCase
