@@ -35,6 +35,13 @@ class RouterError(Exception):
         self.headers = headers or {}
         self.fields = fields or {}
 
+    def __copy__(self) -> RouterError:
+        # Each client has headers of its own, such as the name of its job.
+        twin = type(self).__new__(type(self), *self.args)
+        own = {"headers": dict(self.headers), "fields": dict(self.fields)}
+        twin.__dict__.update(self.__dict__, **own)
+        return twin
+
 
 class BadRequest(RouterError):
     """The request is malformed, or its input is not usable."""
@@ -88,6 +95,18 @@ class NoStorage(RouterError):
     """The request body could not be kept until its worker takes it."""
 
     status = 507
+
+
+class Conflict(RouterError):
+    """Something else is going on that it would have to wait for, and it is not to wait."""
+
+    status = 409
+
+
+class NotDrained(RouterError):
+    """Work went on for longer than an update was to wait for it."""
+
+    status = 504
 
 
 class NoTunnel(RouterError):
@@ -145,6 +164,12 @@ class DeadlinePassed(Refused):
     status = 504
 
 
+class PreconditionFailed(Refused):
+    """It requires weights that no worker has."""
+
+    status = 412
+
+
 class Cancelled(Refused):
     """Somebody took it out of the line."""
 
@@ -169,10 +194,12 @@ class WorkerFailed(RouterError):
 
     Attributes:
         gone: Whether what answers next may be another process.
+        refused: Whether it must be another one: nobody listened there.
     """
 
     status = 502
     gone = False
+    refused = False
 
     def __init__(self, worker: str, reason: str) -> None:
         super().__init__(f"Worker request failed: {worker}: {reason}")
@@ -194,6 +221,12 @@ class Disconnected(WorkerFailed):
 
 class NotConnected(Disconnected):
     """No connection to the worker came about: it has seen nothing of the request."""
+
+
+class ConnectRefused(NotConnected):
+    """Nobody listens where the worker was: it has seen nothing of the request."""
+
+    refused = True
 
 
 class ConnectTimeout(NotConnected, WorkerTimeout):

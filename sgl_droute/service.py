@@ -7,6 +7,7 @@ It decides nothing: options are in `sgl_droute.settings`, the command line in `s
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,15 @@ from sgl_droute.api.owned import Owned
 from sgl_droute.api.routes import RouterAPI
 from sgl_droute.api.site import RouterSite
 from sgl_droute.api.tunnels import Tunnels
+from sgl_droute.api.updates import Updates
 from sgl_droute.api.waiting import Waiting
+from sgl_droute.errors import WorkerFailed
+from sgl_droute.fleet.epochs import Epochs
 from sgl_droute.fleet.holdings import Holdings
 from sgl_droute.fleet.jobs import OpenJob, OpenJobs
 from sgl_droute.fleet.owners import Owners
 from sgl_droute.fleet.pool import Pool
+from sgl_droute.fleet.refits import Refits
 from sgl_droute.fleet.rollouts import Rollouts
 from sgl_droute.fleet.rules import Rules
 from sgl_droute.fleet.scheduler import Scheduler
@@ -47,8 +52,10 @@ from sgl_droute.open_files import clients_that_fit, open_files_limit
 from sgl_droute.settings import RouterSettings
 from sgl_droute.state.keeper import Keeper
 from sgl_droute.state.opening import open_store
+from sgl_droute.state.store import Store
 from sgl_droute.workers.agent import WorkerAgent
 from sgl_droute.workers.broadcast import Broadcasts
+from sgl_droute.workers.catchup import CatchUp
 from sgl_droute.workers.client import WorkerClient
 from sgl_droute.workers.deadlines import Deadlines
 from sgl_droute.workers.finder import Finder
@@ -57,10 +64,13 @@ from sgl_droute.workers.handshake import Handshakes
 from sgl_droute.workers.health import HealthMonitor
 from sgl_droute.workers.jobs import JobWatch
 from sgl_droute.workers.once import Once
+from sgl_droute.workers.orders import Orders
 from sgl_droute.workers.outstanding import Outstanding
 from sgl_droute.workers.readiness import Readiness
 from sgl_droute.workers.recorder import open_recorder
+from sgl_droute.workers.refitting import Refitting
 from sgl_droute.workers.turns import Turns
+from sgl_droute.workers.weighing import Weighing
 
 log = Logger()
 
@@ -112,10 +122,16 @@ class RouterService(MultiService):
         reactor: Provides TCP, time and a name resolver.
         settings: Every option.
         roads: What carries requests to workers; real connections if None.
+        store: Where the state is kept; what the settings name if None.
     """
 
     def __init__(
-        self, reactor: Any, settings: RouterSettings | None = None, *, roads: Roads | None = None
+        self,
+        reactor: Any,
+        settings: RouterSettings | None = None,
+        *,
+        roads: Roads | None = None,
+        store: Store | None = None,
     ) -> None:
         super().__init__()
         self._reactor = reactor
@@ -124,7 +140,8 @@ class RouterService(MultiService):
         self.settings = settings = settings or RouterSettings()
         self._deadlines = Deadlines(reactor)
         self._roads = roads or Roads.over_tcp(reactor, settings.connect_timeout, self._deadlines)
-        self.pool = Pool()
+        self.pool = Pool(Epochs(tolerant=settings.stale_weights == "serve"))
+        self.refits = Refits(self.pool)
         self.speeds = Speeds()
         rules = _rules_of(settings)
         # The scheduler hears first of what becomes of workers: when the jobs of one that left end,
@@ -141,11 +158,13 @@ class RouterService(MultiService):
         self.holdings.jobs.on_open = self._job_opened
         self.holdings.jobs.on_end = self.turns.ended
         self.holdings.jobs.expected = self.turns.expected
+        self._outstanding = Outstanding()
+        self._broadcasts = Broadcasts(self._client(self._roads.control, settings.timeout))
+        self._orders = Orders(self._broadcasts, self._cooperator())
         self._readiness = Readiness(
             self.pool,
             self._client(self._roads.probes, settings.health_check_timeout),
-            self._client(self._roads.control, settings.timeout),
-            self._cooperator(),
+            CatchUp(self.refits, self._orders, self._outstanding, lambda: self._store.written()),
             reactor,
         )
         self._monitor = HealthMonitor(
@@ -154,12 +173,16 @@ class RouterService(MultiService):
             reactor,
             interval=settings.health_check_interval,
             threshold=settings.health_check_failure_threshold,
+            readmit=settings.readmit_after,
             well=self._readiness.answered_well,
         )
-        self._store = open_store(
+        self.holdings.on_restart = partial(self._monitor.not_reached, restarted=True)
+        # What came of the order is noted first.
+        self._broadcasts.failed = lambda failed: reactor.callLater(0, self._order_failed, failed)
+        self._store = store or open_store(
             settings.state, reactor, job_ttl=settings.job_ttl, max_owners=MOST_OWNERS
         )
-        Keeper(self._store, self.pool, self.holdings, self.speeds).begin()
+        Keeper(self._store, self.pool, self.holdings, self.speeds, self.refits).begin()
         for url in settings.worker_urls:
             if url not in self.pool:  # to add it once more would end a quarantine
                 self.pool.add(url)
@@ -177,11 +200,10 @@ class RouterService(MultiService):
         settings, pool, holdings, roads = self.settings, self.pool, self.holdings, self._roads
         traffic = self._client(roads.traffic, settings.timeout)
         control = self._client(roads.control, settings.timeout)
+        broadcasts, outstanding = self._broadcasts, self._outstanding
         questions = self._client(roads.control, settings.health_check_timeout)
         cooperator = self._cooperator()
-        outstanding = Outstanding()
         finder = Finder(pool, holdings, questions)
-        broadcasts = Broadcasts(control)
         jobs = JobWatch(
             pool,
             holdings,
@@ -192,6 +214,20 @@ class RouterService(MultiService):
         )
         for service in (finder, broadcasts, jobs):
             service.setServiceParent(self)
+        refitting = Refitting(
+            self.refits,
+            self.turns,
+            broadcasts,
+            self._orders,
+            Weighing(self.refits, self._orders),
+            self._readiness,
+            outstanding,
+            self._store.written,
+            self._reactor,
+        )
+        fleet = FleetWide(
+            pool, broadcasts, self._readiness, outstanding, cooperator, refitting.turn
+        )
         rollouts = Rollouts()
         self.turns.scheduler.watch(rollouts.note)
         admission = Admission(self.turns, rollouts, settings, cooperator)
@@ -213,7 +249,8 @@ class RouterService(MultiService):
             Inference(self.turns, admission, holdings, outstanding, carrier),
             Owned(pool, holdings, finder, records, carrier, Gate(settings.max_connections)),
             Lists(pool, questions, control, holdings.row),
-            FleetWide(pool, broadcasts, self._readiness, outstanding, cooperator),
+            fleet,
+            Updates(refitting, fleet, self._store.durable),
             Management(pool, self._monitor, self._readiness, self.speeds, self._reactor),
             Observe(pool),
             self.tunnels,
@@ -290,6 +327,10 @@ class RouterService(MultiService):
         worker = self.pool.holder(job.worker)
         if worker is not None and worker.serial == job.serial:
             self.turns.opened(job.kind, job.id, worker)
+
+    def _order_failed(self, failed: WorkerFailed) -> None:
+        if failed.gone and failed.worker in self.pool:
+            self._monitor.not_reached(self.pool[failed.worker], restarted=failed.refused)
 
     def _client(self, agent: IAgent, timeout: float) -> WorkerClient:
         return WorkerClient(agent, self._reactor, timeout, self._deadlines)

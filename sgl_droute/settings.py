@@ -23,6 +23,7 @@ from sgl_droute.fleet.urls import normalise_worker_url
 from sgl_droute.fleet.worker import Concurrency
 from sgl_droute.state.address import parse_state
 
+STALE_WEIGHTS = ("hold", "serve")
 LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
 
 _SIZE = re.compile(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
@@ -223,6 +224,15 @@ class RouterSettings:
     )
     health_check_interval: float = _seconds(10.0, "Seconds between health checks.")
     health_check_timeout: float = _seconds(5.0, "Seconds a health check may take.")
+    readmit_after: int = _count(
+        0, "Good health checks in a row that end a quarantine; 0 for never."
+    )
+    stale_weights: str = _option(
+        "hold",
+        "What workers get that missed a weight update: hold keeps work from them, serve does not.",
+        str,
+        in_(STALE_WEIGHTS),
+    )
     health_check_failure_threshold: int = _option(
         3, "Health checks failed in a row that quarantine a worker.", parse_count, ge(1)
     )

@@ -56,6 +56,8 @@ class Admission:
         wishes = wishes_of(request, max_priority=settings.max_priority, now=now)
         if request.method in _READING:
             want = READING if want is ANYTHING else evolve(want, slot=want.session)
+        if wishes.epoch is not None and want.slot:
+            want = evolve(want, epoch=wishes.epoch)
         said = await self._said(request) if want.abilities and want.slot else NOTHING
         if said.model is not None and self.turns.several_models:
             want = evolve(want, model=said.model)

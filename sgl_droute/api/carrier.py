@@ -6,7 +6,8 @@ Which worker it is, and what its answer teaches, is decided by whoever sends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 from attrs import frozen
 from twisted.internet.task import Cooperator
@@ -20,6 +21,11 @@ from sgl_droute.workers.client import Call, WorkerClient
 from sgl_droute.workers.lesson import Lesson
 from sgl_droute.workers.relay import relay
 
+
+class NotReached(Protocol):
+    def __call__(self, worker: Worker, *, restarted: bool) -> None: ...
+
+
 NO_STAMPS: Mapping[bytes, bytes] = {}
 
 
@@ -30,13 +36,14 @@ class Carrier:
 
     Args:
         client: A client for this traffic only.
-        not_reached: Told of a worker that refused a connection or broke it.
+        not_reached: Told of a worker that refused a connection or broke it, and whether it must
+            have been restarted since.
         cooperator: Reads large request bodies in steps.
         idle_timeout: Seconds of silence after which an answer is cut.
     """
 
     client: WorkerClient
-    not_reached: Callable[[Worker], None]
+    not_reached: NotReached
     cooperator: Cooperator
     idle_timeout: float
 
@@ -95,4 +102,4 @@ class Carrier:
         Take note of a failure that *worker* may be to blame for.
         """
         if failed.gone:
-            self.not_reached(worker)
+            self.not_reached(worker, restarted=failed.refused)

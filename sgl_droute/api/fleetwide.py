@@ -1,5 +1,5 @@
 """
-Calls that go to the whole fleet: weights, LoRA adapters, sleep.
+Calls that go to the whole fleet: any call, and those that put it to sleep and wake it.
 
 Once begun each runs to its end, also when its client hangs up. What a call means for a worker's
 place in the fleet is decided in `sgl_droute.fleet`.
@@ -13,7 +13,7 @@ from functools import partial
 from io import BytesIO
 from typing import Any, TypeVar
 
-from attrs import define, evolve, field
+from attrs import define, evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Cooperator
 from twisted.logger import Logger
@@ -21,10 +21,8 @@ from twisted.web.server import Request
 
 from sgl_droute.api.forwarded import spooled_body, worker_headers
 from sgl_droute.api.replies import reply
-from sgl_droute.errors import BodyTooLarge
-from sgl_droute.fleet.loras import LoraCall, has_no_loras
 from sgl_droute.fleet.pool import Pool
-from sgl_droute.fleet.worker import Worker, released, resumed, same_process
+from sgl_droute.fleet.worker import Worker, released, resumed
 from sgl_droute.workers.bodies import Spool, fields_of
 from sgl_droute.workers.broadcast import Broadcasts, Result
 from sgl_droute.workers.client import Call
@@ -34,7 +32,7 @@ from sgl_droute.workers.readiness import Readiness
 
 log = Logger()
 
-# LoRA calls and weight updates are small JSON objects; what is larger is passed on unread.
+# Calls of this kind are small JSON objects; what is larger is passed on unread.
 _LARGEST_READ = 1 << 20
 
 Ready = Callable[[Worker], Deferred[None]]
@@ -52,6 +50,7 @@ class FleetWide:
         readiness: Looks after workers that lack adapters.
         outstanding: Tells when a worker has answered what it was sent.
         cooperator: Reads large request bodies in steps.
+        turn: Given to one call at a time that changes all workers.
     """
 
     pool: Pool
@@ -59,11 +58,7 @@ class FleetWide:
     readiness: Readiness
     outstanding: Outstanding
     cooperator: Cooperator
-    # Calls that change the same thing go one after the other, so that all workers get them in the
-    # same order.
-    _lora_turn: Gate = field(factory=lambda: Gate(1), init=False)
-    _weights_turn: Gate = field(factory=lambda: Gate(1), init=False)
-    _sleep_turn: Gate = field(factory=lambda: Gate(1), init=False)
+    turn: Gate
 
     async def to_all(self, request: Request) -> bytes:
         """
@@ -75,79 +70,24 @@ class FleetWide:
         """
         workers = self.pool.order_takers()
         return _told(
-            request, await self._run(request, lambda spool: self._send(request, workers, spool))
+            request, await self.run(request, lambda spool: self._send(request, workers, spool))
         )
-
-    async def update_weights(self, request: Request) -> bytes:
-        """
-        As `to_all`, noting which weights the workers took.
-        """
-        results = await self._run(request, lambda spool: self._update(request, spool))
-        return _told(request, results)
-
-    async def change_loras(self, request: Request, path: str) -> bytes:
-        """
-        As `to_all`, for a call that changes the adapters. A worker that failed it, or was not
-        asked, while others took it gets no work until it has caught up.
-
-        Raises:
-            NoWorker: There is nobody to send it to.
-            BodyTooLarge: It is too large to be kept.
-        """
-        if spooled_body(request).length > _LARGEST_READ:
-            raise BodyTooLarge(f"A LoRA call is kept, and has at most {_LARGEST_READ} bytes")
-        results = await self._run(request, lambda spool: self._adapt(request, path, spool))
-        return _told(request, results)
 
     async def release_memory(self, request: Request) -> bytes:
         """
         Put all workers to sleep that are neither quarantined nor asleep; they get no work from the
         moment of the call on.
         """
-        return await self._run(request, lambda spool: self._put_to_sleep(request, spool))
+        return await self.run(request, lambda spool: self._put_to_sleep(request, spool))
 
     async def resume_memory(self, request: Request) -> bytes:
         """
         Wake the sleeping workers, quarantined ones too.
         """
-        return await self._run(request, lambda spool: self._wake(request, spool))
-
-    async def _update(self, request: Request, spool: Spool) -> list[Result]:
-        async with self._weights_turn.turn():
-            workers = self.pool.order_takers()
-            results = await self._send(request, workers, spool)
-            path = _text(_fields(spool).get("model_path"))
-            for worker, result in zip(workers, results, strict=True):
-                now = self.pool.still(worker)
-                if result.took and now is not None and same_process(now, worker):
-                    self.pool.change(now, partial(evolve, weights=path))
-        return results
-
-    async def _adapt(self, request: Request, path: str, spool: Spool) -> list[Result]:
-        async with self._lora_turn.turn():
-            workers = self.pool.order_takers()
-            with self.readiness.hold(workers):
-                results = await self._send(request, workers, spool, self.readiness.settled)
-                self._note_loras(LoraCall(path, _fields(spool)), workers, results)
-                return results
-
-    def _note_loras(
-        self, call: LoraCall, workers: Sequence[Worker], results: Sequence[Result]
-    ) -> None:
-        pairs = list(zip(workers, results, strict=True))
-        if any(result.took for result in results):
-            loras = self.pool.loras.after(call)
-            if loras is not self.pool.loras:
-                took = [worker for worker, result in pairs if result.took or _no_loras(result)]
-                self.pool.record_loras(loras, took)
-            return
-        for worker, result in pairs:
-            if result.unknown and self.pool.loras:
-                # It may take the call yet: what the fleet has is replayed behind that.
-                self.pool.change(worker, lambda now: evolve(now, stale=True))
+        return await self.run(request, lambda spool: self._wake(request, spool))
 
     async def _put_to_sleep(self, request: Request, spool: Spool) -> bytes:
-        async with self._sleep_turn.turn():
+        async with self.turn.turn():
             asked = [w for w in self.pool if not w.dead and not (w.asleep and w.sleep_known)]
             if not asked and any(worker.asleep for worker in self.pool):
                 return _nothing_to_do(request, "All workers are already sleeping")
@@ -168,7 +108,7 @@ class FleetWide:
             return _told(request, results)
 
     async def _wake(self, request: Request, spool: Spool) -> bytes:
-        async with self._sleep_turn.turn():
+        async with self.turn.turn():
             sleepers = [worker for worker in self.pool if worker.asleep]
             # To a router that was restarted its workers seem awake, and may sleep all the same.
             unsure = [worker for worker in self.pool if not (worker.dead or worker.sleep_known)]
@@ -184,9 +124,10 @@ class FleetWide:
                 return _told(request, results)
             return _nothing_to_do(request, "All workers are already active", results)
 
-    def _run(
-        self, request: Request, work: Callable[[Spool], Coroutine[Any, Any, T]]
-    ) -> Deferred[T]:
+    def run(self, request: Request, work: Callable[[Spool], Coroutine[Any, Any, T]]) -> Deferred[T]:
+        """
+        What *work* with the request's body returns; cancelling the wait for it does not reach it.
+        """
         # A request closes its file when its client hangs up; this one is still to be read then.
         spool = spooled_body(request)
         request.content = BytesIO()
@@ -195,20 +136,33 @@ class FleetWide:
             with closing(spool.file):
                 return await work(spool)
 
-        return self.broadcasts.to_the_end(run())
+        return self.to_the_end(run())
+
+    def to_the_end(self, work: Coroutine[Any, Any, T]) -> Deferred[T]:
+        """
+        What *work* returns; cancelling the wait for it does not reach it.
+        """
+        return self.broadcasts.to_the_end(work)
+
+    def call(self, request: Request, worker: Worker, spool: Spool) -> Call:
+        """
+        The request with the body in *spool*, for *worker*.
+        """
+        headers = worker_headers(request)
+        body = spool.producer(self.cooperator)
+        return Call(request.method, worker.url, request.uri, headers, body)
 
     async def _send(
         self, request: Request, workers: Sequence[Worker], spool: Spool, ready: Ready | None = None
     ) -> list[Result]:
         name = request.path.decode("ascii", "replace")
-        return await self.broadcasts.send(
-            name, workers, lambda worker: self._call(request, worker, spool), ready
-        )
 
-    def _call(self, request: Request, worker: Worker, spool: Spool) -> Call:
-        headers = worker_headers(request)
-        body = spool.producer(self.cooperator)
-        return Call(request.method, worker.url, request.uri, headers, body)
+        async def ask(worker: Worker) -> Result:
+            if ready is not None:
+                await ready(worker)
+            return await self.broadcasts.ask(self.call(request, worker, spool))
+
+        return await self.broadcasts.send(name, workers, ask)
 
 
 def _told(request: Request, results: Sequence[Result]) -> bytes:
@@ -219,17 +173,12 @@ def _nothing_to_do(request: Request, message: str, results: Sequence[Result] = (
     return reply(request, {"message": message, "results": [each.shown() for each in results]})
 
 
-def _no_loras(result: Result) -> bool:
-    return has_no_loras(str(result.body))
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
 def _woke(result: Result) -> bool:
     return result.took and "already" not in str(result.body)
 
 
-def _fields(spool: Spool) -> dict[str, Any]:
-    return fields_of(spool.read()) if spool.length <= _LARGEST_READ else {}
+def fields_in(spool: Spool) -> dict[str, Any] | None:
+    """
+    The JSON object in a body; empty if it holds none, None if it is too large to be read.
+    """
+    return fields_of(spool.read()) if spool.length <= _LARGEST_READ else None

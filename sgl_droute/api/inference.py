@@ -18,7 +18,6 @@ from sgl_droute.fleet.capabilities import ANYTHING, Want
 from sgl_droute.fleet.excerpt import inference_time
 from sgl_droute.fleet.holdings import Holdings, id_in
 from sgl_droute.fleet.job import JOBS
-from sgl_droute.fleet.worker import Worker
 from sgl_droute.workers.attempts import Turn, with_worker
 from sgl_droute.workers.lesson import Lesson
 from sgl_droute.workers.outstanding import Outstanding
@@ -73,7 +72,7 @@ class Inference:
         path = target or request.uri
 
         async def attempt(turn: Turn) -> None:
-            response = await self._send(request, turn.worker, path)
+            response = await self._send(request, turn, path)
             becomes_job = makes in JOBS and response.code < 300
             seconds = self.turns.now() - turn.since if becomes_job else turn.answered()
             turn.well = response.code < 400
@@ -84,10 +83,11 @@ class Inference:
         with named(job):
             await with_worker(self.turns, job, attempt, lambda: self._parking.parked(request))
 
-    async def _send(self, request: Request, worker: Worker, target: bytes) -> IResponse:
-        with self.outstanding.request(worker):
-            response = await self.carrier.send(request, worker, target)
-        self.turns.pool.record_answer(worker)
+    async def _send(self, request: Request, turn: Turn, target: bytes) -> IResponse:
+        with self.outstanding.request(turn.worker):
+            response = await self.carrier.send(request, turn.worker, target)
+            turn.seen()
+        self.turns.pool.record_answer(turn.worker)
         return response
 
     def _lesson(self, response: IResponse, turn: Turn, makes: str | None) -> Lesson | None:
@@ -99,7 +99,7 @@ class Inference:
             id = id_in(fields)
             if makes in JOBS and id is not None:
                 turn.made(makes, id)
-            self.holdings.made(makes, turn.worker, fields)
+            self.holdings.made(makes, turn.worker, fields, turn.epoch)
 
         def told(fields: Mapping[str, Any]) -> None:
             turn.took = inference_time(fields)

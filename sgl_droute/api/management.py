@@ -151,7 +151,7 @@ class Management:
         if len(self.pool) > known:
             log.info("worker {url} registered", url=worker.url)
             self.monitor.check(worker)
-        elif worker.dead:
+        elif worker.dead or worker.proven:  # any other is about to be checked anyway
             log.info("worker {url} registered again", url=worker.url)
             self.monitor.check_anew(worker)
         return worker

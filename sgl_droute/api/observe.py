@@ -31,12 +31,15 @@ class Observe:
         is neither quarantined nor asleep is healthy.
         """
         usable = any(worker.eligible for worker in self.pool)
+        epochs = self.pool.epochs
         answer = {
             "status": "healthy" if usable else "unhealthy",
             "healthy_workers": sum(worker.takes_orders for worker in self.pool),
             "dead_workers": sum(worker.dead for worker in self.pool),
             "sleeping_workers": sum(worker.asleep for worker in self.pool),
+            "stale_workers": sum(worker.stale for worker in self.pool),
             "total_workers": len(self.pool),
+            "weights_epoch": epochs.highest,
         }
         return reply(request, answer, 200 if usable else 503)
 
@@ -56,6 +59,8 @@ class Observe:
                 "active_requests": worker.in_flight,
                 "is_dead": worker.dead,
                 "consecutive_failures": worker.failures,
+                "weights_epoch": worker.epoch,
+                "is_stale": worker.stale,
             }
             for worker in self.pool
         ]

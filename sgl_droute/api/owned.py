@@ -11,7 +11,8 @@ from attrs import define
 from twisted.web.iweb import IResponse
 from twisted.web.server import Request
 
-from sgl_droute.api.carrier import Carrier
+from sgl_droute.api.carrier import NO_STAMPS, Carrier
+from sgl_droute.api.stamps import EPOCH
 from sgl_droute.errors import NoWorker, WorkerFailed
 from sgl_droute.fleet.holdings import Holdings
 from sgl_droute.fleet.pool import Pool
@@ -63,6 +64,8 @@ class Owned:
         self, carrier: Carrier, request: Request, kind: str, id: str, target: bytes
     ) -> None:
         worker = await self.finder.holder(kind, id)
+        if request.method == b"DELETE":
+            self.holdings.deleting(kind, id)
         async with self.gate.turn():
             with self.pool.visit(worker):
                 try:
@@ -72,7 +75,9 @@ class Owned:
                     raise NoWorker(f"{holder}, does not answer: {failed.reason}") from failed
                 self.pool.record_answer(worker)
                 lesson = self._lesson(request, response, worker, kind, id)
-                await carrier.answer(request, worker, response, lesson)
+                epoch = self.holdings.epoch(kind, id)
+                stamps = {EPOCH: epoch.encode("ascii")} if epoch else NO_STAMPS
+                await carrier.answer(request, worker, response, lesson, stamps)
 
     def _lesson(
         self, request: Request, response: IResponse, worker: Worker, kind: str, id: str

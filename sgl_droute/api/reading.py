@@ -5,8 +5,9 @@ Request bodies and parameters that the router itself reads. Those for workers ar
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from typing import Any
+import re
+from collections.abc import Collection, Sequence
+from typing import Any, TypeVar, cast
 
 from twisted.web.server import Request
 
@@ -14,6 +15,9 @@ from sgl_droute.api.forwarded import spooled_body
 from sgl_droute.errors import BadRequest, BodyTooLarge
 
 _LARGEST_BODY = 1 << 16
+_COUNT = re.compile("[0-9]{1,9}")
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
+T = TypeVar("T", bound=str)
 _WORDS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -70,3 +74,48 @@ def flag(request: Request, name: str) -> bool:
     if text.lower() not in _WORDS:
         raise BadRequest(f"{name} must be true or false, not {text!r}")
     return _WORDS[text.lower()]
+
+
+def choice(request: Request, name: str, among: Sequence[T]) -> T | None:
+    """
+    The query parameter *name*, one of *among*; None without it.
+
+    Raises:
+        BadRequest: It is none of these.
+    """
+    text = parameter(request, name)
+    if text is None:
+        return None
+    if text not in among:
+        raise BadRequest(f"{name} must be one of {', '.join(among)}, not {text!r}")
+    return among[among.index(cast(T, text))]
+
+
+def count(request: Request, name: str) -> int | None:
+    """
+    The query parameter *name*, a count from 1; None without it.
+
+    Raises:
+        BadRequest: It is no such count.
+    """
+    text = parameter(request, name)
+    if text is None:
+        return None
+    if not _COUNT.fullmatch(text) or not int(text):
+        raise BadRequest(f"{name} must be a whole number, 1 or more, not {text!r}")
+    return int(text)
+
+
+def seconds(request: Request, name: str) -> float | None:
+    """
+    The query parameter *name*, a number of seconds, 0 or more; None without it.
+
+    Raises:
+        BadRequest: It is no such number.
+    """
+    text = parameter(request, name)
+    if text is None:
+        return None
+    if not _SECONDS.fullmatch(text):
+        raise BadRequest(f"{name} must be a number of seconds, 0 or more, not {text!r}")
+    return float(text)

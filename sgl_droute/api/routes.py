@@ -1,8 +1,8 @@
 """
 The route table: the whole API on one screen.
 
-What a route does is written in `inference`, `owned`, `lists`, `fleetwide`, `waiting`, `management`
-and `observe`; what is no route of the router goes to a worker as it came.
+What a route does is written in `inference`, `owned`, `lists`, `fleetwide`, `updates`, `waiting`,
+`management` and `observe`; what is no route of the router goes to a worker as it came.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from sgl_droute.api.observe import Observe
 from sgl_droute.api.owned import Owned
 from sgl_droute.api.reading import parameter
 from sgl_droute.api.tunnels import Tunnels, asks_for_tunnel
+from sgl_droute.api.updates import Updates
 from sgl_droute.api.waiting import Waiting
 from sgl_droute.errors import MethodNotAllowed
 from sgl_droute.fleet.capabilities import (
@@ -37,6 +38,7 @@ from sgl_droute.fleet.capabilities import (
     VIDEO,
 )
 from sgl_droute.fleet.loras import MERGE, SET, UNMERGE
+from sgl_droute.fleet.weights import DISK, TENSOR
 
 # What workers answer too, whoever answers here.
 _WORKERS_PATHS = ("/v1/", "/rollout/", "/vertex_generate")
@@ -59,6 +61,7 @@ class RouterAPI:
     owned: Owned
     lists: Lists
     fleet: FleetWide
+    updates: Updates
     management: Management
     observe: Observe
     tunnels: Tunnels
@@ -170,11 +173,11 @@ class RouterAPI:
 
     @routes.route("/update_weights_from_disk", methods=["POST"])
     async def update_weights_from_disk(self, request: Request) -> bytes:
-        return await self.fleet.update_weights(request)
+        return await self.updates.update_weights(request, DISK)
 
     @routes.route("/update_weights_from_tensor", methods=["POST"])
     async def update_weights_from_tensor(self, request: Request) -> bytes:
-        return await self.fleet.to_all(request)
+        return await self.updates.update_weights(request, TENSOR)
 
     @routes.route("/update_weights_from_tensor_checker", methods=["POST"])
     async def update_weights_from_tensor_checker(self, request: Request) -> bytes:
@@ -186,15 +189,15 @@ class RouterAPI:
 
     @routes.route(SET, methods=["POST"])
     async def set_lora(self, request: Request) -> bytes:
-        return await self.fleet.change_loras(request, SET)
+        return await self.updates.change_loras(request, SET)
 
     @routes.route(MERGE, methods=["POST"])
     async def merge_lora_weights(self, request: Request) -> bytes:
-        return await self.fleet.change_loras(request, MERGE)
+        return await self.updates.change_loras(request, MERGE)
 
     @routes.route(UNMERGE, methods=["POST"])
     async def unmerge_lora_weights(self, request: Request) -> bytes:
-        return await self.fleet.change_loras(request, UNMERGE)
+        return await self.updates.change_loras(request, UNMERGE)
 
     @routes.route("/release_memory_occupation", methods=["POST"])
     async def release_memory_occupation(self, request: Request) -> bytes:
@@ -203,6 +206,18 @@ class RouterAPI:
     @routes.route("/resume_memory_occupation", methods=["POST"])
     async def resume_memory_occupation(self, request: Request) -> bytes:
         return await self.fleet.resume_memory(request)
+
+    @routes.route("/weights", methods=["GET"])
+    def weights(self, request: Request) -> bytes:
+        return self.updates.show(request)
+
+    @routes.route("/weights/verify", methods=["POST"])
+    async def verify_weights(self, request: Request) -> bytes:
+        return await self.updates.verify(request)
+
+    @routes.route("/weights/resolve", methods=["POST"])
+    async def resolve_weights(self, request: Request) -> bytes:
+        return await self.updates.resolve(request)
 
     # The waiting line.
 

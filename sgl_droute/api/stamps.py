@@ -11,11 +11,14 @@ from sgl_droute.workers.attempts import Turn
 
 Stamps = dict[bytes, bytes]
 
+EPOCH = b"X-Weights-Epoch"
+
 
 def stamps_of(turn: Turn, worker_seconds: float) -> Stamps:
     """
     ``X-Router-Job``, ``X-Router-Worker`` and ``Server-Timing`` (W3C; milliseconds) for the answer
-    in *turn*; with ``X-Router-Why`` if its job asks for that.
+    in *turn*; with ``X-Weights-Epoch`` if it took GPU time, and ``X-Router-Why`` if its job asks
+    for that.
     """
     job = turn.job
     queued = turn.since - job.submitted
@@ -25,6 +28,8 @@ def stamps_of(turn: Turn, worker_seconds: float) -> Stamps:
         b"X-Router-Worker": turn.worker.url.encode("ascii"),
         b"Server-Timing": timing,
     }
+    if job.want.slot:
+        stamps[EPOCH] = turn.epoch.encode("ascii")
     if job.why:
         stamps[b"X-Router-Why"] = json.dumps(
             _why(turn.bound, turn.since, turn.turns.algorithm), separators=(",", ":")

@@ -86,6 +86,7 @@ class Tunnels:
 
         async def attempt(turn: Turn) -> Tunnel | None:
             handshake = await self._answered(request, turn.worker)
+            turn.seen()
             stamps = stamps_of(turn, turn.turns.now() - turn.since)
             if not handshake.accepted:
                 await self.carrier.answer(request, turn.worker, handshake.answer, None, stamps)

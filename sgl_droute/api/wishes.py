@@ -14,6 +14,7 @@ from attrs import frozen
 from twisted.web.server import Request
 
 from sgl_droute.errors import BadRequest
+from sgl_droute.fleet.capabilities import RequiredEpoch
 
 # Requests that a client may announce for one batch.
 LARGEST_BATCH = 1_000_000
@@ -21,6 +22,7 @@ _LONGEST_NAME = 200
 _LONGEST_SHOWN = 100
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _MILLISECONDS = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15}")
+_EPOCH = re.compile(r"(>?=)[ \t]*([0-9]{1,15})")
 _VISIBLE = re.compile(r"[!-~]+")
 _YES = ("1", "true", "yes")
 
@@ -30,9 +32,10 @@ _BATCH = b"X-Rollout-Batch"
 _SIZE = b"X-Rollout-Size"
 _GROUP = b"X-Rollout-Group"
 _WHY = b"X-Router-Why"
+_REQUIRED = b"X-Require-Epoch"
 _CLIENT = b"X-Client-Id"
 _KEY = b"Authorization"
-_WISHES = frozenset({_PRIORITY, _DEADLINE, _BATCH, _SIZE, _GROUP, _WHY})
+_WISHES = frozenset({_PRIORITY, _DEADLINE, _BATCH, _SIZE, _GROUP, _WHY, _REQUIRED})
 _KNOWN = _WISHES | {_CLIENT, _KEY}
 
 Given = dict[bytes, Sequence[bytes]]
@@ -51,6 +54,7 @@ class Wishes:
         size: How many requests that batch will have.
         group: Requests of the same group are best served by the same worker.
         why: Whether the answer shall tell how its worker was chosen.
+        epoch: The weights epochs that its worker may have; None for any.
     """
 
     client: str
@@ -60,6 +64,7 @@ class Wishes:
     size: int | None = None
     group: str | None = None
     why: bool = False
+    epoch: RequiredEpoch | None = None
 
 
 def wishes_of(request: Request, *, max_priority: int, now: float) -> Wishes:
@@ -91,6 +96,7 @@ def wishes_of(request: Request, *, max_priority: int, now: float) -> Wishes:
         size,
         _name(given, _GROUP),
         (_text(given, _WHY) or "").lower() in _YES,
+        _epoch(given),
     )
 
 
@@ -127,6 +133,17 @@ def _size(given: Given) -> int | None:
     if not 1 <= size <= LARGEST_BATCH:
         raise _bad(_SIZE, f"from 1 to {LARGEST_BATCH}", text)
     return size
+
+
+def _epoch(given: Given) -> RequiredEpoch | None:
+    text = _text(given, _REQUIRED)
+    if text is None:
+        return None
+    found = _EPOCH.fullmatch(text)
+    if found is None:
+        raise _bad(_REQUIRED, "=N or >=N with a weights epoch N", text)
+    operator, number = found.groups()
+    return RequiredEpoch(int(number), exact=operator == "=")
 
 
 def _name(given: Given, header: bytes) -> str | None:

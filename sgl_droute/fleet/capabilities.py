@@ -52,9 +52,37 @@ class Capabilities:
     names: frozenset[str] = frozenset()
     replicas: int = 1
 
+    def may_be(self, name: str) -> bool:
+        """Whether it serves the model of that *name*; true as well while that is unknown."""
+        return not self.names or name in self.names
+
     def any_of(self, abilities: frozenset[str]) -> bool | None:
         """Whether it has one of *abilities*; None while unknown."""
         return None if self.abilities is None else not self.abilities.isdisjoint(abilities)
+
+
+@frozen
+class RequiredEpoch:
+    """
+    Which weights epochs a client takes.
+
+    Attributes:
+        number: This one.
+        exact: No later one.
+    """
+
+    number: int
+    exact: bool = False
+
+    def met_by(self, epoch: int | None) -> bool:
+        """Whether *epoch* is one of them; None, which nobody knows, is none."""
+        if epoch is None:
+            return False
+        return epoch == self.number if self.exact else epoch >= self.number
+
+    def out_of_reach(self, epoch: int) -> bool:
+        """Whether a model that is at *epoch* will never have it again."""
+        return self.exact and epoch > self.number
 
 
 @frozen
@@ -72,6 +100,7 @@ class Want:
         slot: Whether it takes GPU time, and with that one of its worker's slots.
         kind: What it makes, one of `sgl_droute.fleet.job.KINDS`; how long that takes is learned
             for each.
+        epoch: The weights epochs that will do; None for any.
     """
 
     word: str = ""
@@ -81,6 +110,7 @@ class Want:
     session: bool = False
     slot: bool = True
     kind: str = "other"
+    epoch: RequiredEpoch | None = None
 
     def allows(self, capabilities: Capabilities) -> bool:
         """Whether a worker with *capabilities* may serve it at all."""

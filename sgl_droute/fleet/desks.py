@@ -1,142 +1,37 @@
 """
-The workers that each kind of request may go to, indexed for a quick choice.
+The desks for all kinds of requests.
 
-The desks are told of every change of a record or a load and keep none.
+They are told of every change of a record or a load and keep none.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
 
 from attrs import define, evolve, field
 
 from sgl_droute.errors import NotFound
 from sgl_droute.fleet.capabilities import UNNAMED, Capabilities, Want
-from sgl_droute.fleet.selection import LeastWork, Load, Selection
+from sgl_droute.fleet.desk import Desk, Tier
+from sgl_droute.fleet.selection import Load, Selection
 from sgl_droute.fleet.station import Station
 from sgl_droute.fleet.worker import Worker
 
 
-@define(eq=False)
-class Tier:
+@lru_cache(maxsize=1024)
+def of_any_epoch(want: Want) -> Want:
     """
-    Workers that are equally good for a kind of request.
-
-    Args:
-        room: Those that have room for one more.
-        full: Those that have none.
-
-    Attributes:
-        urls: All of them.
+    *want*, whatever epoch it requires.
     """
-
-    room: Selection
-    full: LeastWork = field(factory=LeastWork)
-    urls: set[str] = field(factory=set, init=False)
-
-    def put(self, url: str, load: Load, *, room: bool) -> None:
-        """
-        Take note of the worker at *url*.
-        """
-        self.urls.add(url)
-        (self.full if room else self.room).discard(url)
-        (self.room if room else self.full).put(url, load)
-
-    def discard(self, url: str) -> None:
-        """
-        Forget the worker at *url*.
-        """
-        self.urls.discard(url)
-        self.room.discard(url)
-        self.full.discard(url)
-
-    def has(self, without: Collection[str]) -> bool:
-        """
-        Whether there is any worker but those *without*.
-        """
-        return len(self.urls) > len(without) or any(url not in without for url in self.urls)
-
-    def has_room(self, without: Collection[str]) -> bool:
-        """
-        Whether any of them but those *without* has room.
-        """
-        room = len(self.room)
-        return room > len(without) or room > sum(url in self.room for url in without)
-
-
-@define(eq=False)
-class Desk:
-    """
-    Knows the workers for requests that want the same.
-
-    It has five tiers, each used only when those before have nobody: workers in service, those that
-    have come lately and have as much as they should have for a start, those that have yet to pass
-    their first health check or were not reached last time, those in a realtime session, those known
-    to be unable. Who is in a session is no choice at all for another one.
-
-    Args:
-        want: What the requests want.
-        make: Makes an empty index.
-        load: Tells the load of a worker as this desk sees it.
-    """
-
-    want: Want
-    make: Callable[[], Selection]
-    load: Callable[[Station, Want], Load]
-    _tiers: tuple[Tier, ...] = field(init=False)
-    _homes: dict[str, Tier] = field(factory=dict, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._tiers = tuple(Tier(self.make()) for _ in range(5))
-
-    def put(self, station: Station) -> None:
-        """
-        Take note of *station* as it is now.
-        """
-        url = station.worker.url
-        home = self._home(station)
-        before = self._homes.get(url)
-        if before is not None and before is not home:
-            before.discard(url)
-            del self._homes[url]
-        if home is not None:
-            self._homes[url] = home
-            room = station.room or not self.want.slot
-            home.put(url, self.load(station, self.want), room=room)
-
-    def discard(self, url: str) -> None:
-        """
-        Forget the worker at *url*.
-        """
-        home = self._homes.pop(url, None)
-        if home is not None:
-            home.discard(url)
-
-    def tier(self, without: Collection[str] = ()) -> Tier | None:
-        """
-        The workers for the next request, apart from those *without*; None when there are none.
-        """
-        return next((tier for tier in self._tiers if tier.urls and tier.has(without)), None)
-
-    def _home(self, station: Station) -> Tier | None:
-        worker = station.worker
-        if not worker.may_take(self.want):
-            return None
-        usual, ramping, last_resort, in_session, unable = self._tiers
-        if self.want.unable(worker.capabilities):
-            return unable
-        if worker.in_session:
-            return in_session
-        if worker.doubtful:
-            return last_resort
-        return ramping if station.held_back else usual
+    return evolve(want, epoch=None)
 
 
 @define(eq=False)
 class Desks:
     """
-    A desk for each want that came, as long as somebody serves it.
+    A desk for each want that came, whatever epoch it requires, as long as somebody serves it.
 
     Args:
         make: Makes an empty index.
@@ -195,13 +90,21 @@ class Desks:
             return evolve(want, model=UNNAMED)
         raise NotFound(f"The model {want.model!r} is served by no worker")
 
+    def tier(self, want: Want, without: Collection[str] = ()) -> Tier | None:
+        """
+        The workers for the next request with a *resolved* want; see `Desk.tier`.
+        """
+        return self.desk(want).tier(without, want.epoch)
+
     def desk(self, want: Want) -> Desk:
         """
-        The desk for a *resolved* want.
+        The desk for a *resolved* want, whatever epoch it requires.
         """
+        if want.epoch is not None:
+            want = of_any_epoch(want)
         desk = self._desks.get(want)
         if desk is None:
-            desk = self._desks[want] = Desk(want, self.make, self.load)
+            desk = self._desks[want] = Desk(want, self.make, self.load, self.stations)
             self._by_capabilities.clear()
             for station in self.stations():
                 desk.put(station)

@@ -13,7 +13,8 @@ from attrs import define, field
 
 from sgl_droute.fleet.alarms import Alarms
 from sgl_droute.fleet.capabilities import Want
-from sgl_droute.fleet.desks import Desks, Tier
+from sgl_droute.fleet.desk import Tier
+from sgl_droute.fleet.desks import Desks
 from sgl_droute.fleet.job import JOBS, Demand, Job
 from sgl_droute.fleet.placement import Placement
 from sgl_droute.fleet.pool import Pool
@@ -87,7 +88,22 @@ class Floor:
         """
         The workers that a job may go to; None when there are none.
         """
-        return self.desks.desk(want).tier(without)
+        return self.desks.tier(want, without)
+
+    def awaits(self, want: Want, without: Collection[str] = (), *, unable: bool = False) -> bool:
+        """
+        Whether an update keeps a worker from a job that it will take then; whether it is able
+        matters unless *unable* ones count too.
+        """
+        return self.desks.desk(want).awaits(without, unable=unable)
+
+    def model(self, want: Want, tier: Tier | None) -> str | None:
+        """
+        What is served by a worker of *tier*, or by one that may take jobs with that *want* later;
+        None where that is not known.
+        """
+        url = self.desks.desk(want).someone() if tier is None else next(iter(tier.urls))
+        return None if url is None else self.stations[url].worker.capabilities.model
 
     def put(self, job: Job, station: Station, now: float) -> Running:
         """
@@ -297,6 +313,10 @@ def _matters(before: Worker, now: Worker) -> bool:
     return (
         before.eligible != now.eligible
         or before.catching_up != now.catching_up
+        or before.updating != now.updating
+        or before.stale != now.stale
+        or before.epoch != now.epoch
+        or before.actual is not now.actual
         or before.doubtful != now.doubtful
         or before.in_session != now.in_session
         or before.capabilities != now.capabilities

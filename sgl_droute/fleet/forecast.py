@@ -10,9 +10,11 @@ from itertools import islice
 
 from attrs import define, field, frozen
 
-from sgl_droute.fleet.desks import Tier
+from sgl_droute.fleet.desk import Tier
 from sgl_droute.fleet.job import Job
 from sgl_droute.fleet.line import Key
+from sgl_droute.fleet.reach import lacks_epoch
+from sgl_droute.fleet.refusals import shown
 from sgl_droute.fleet.scheduler import Scheduler
 from sgl_droute.fleet.station import Running
 
@@ -132,9 +134,15 @@ def batch_end(scheduler: Scheduler, batch: str, now: float) -> float | None:
 def _why(scheduler: Scheduler, job: Job, tier: Tier | None) -> str:
     if scheduler.full:
         return f"{scheduler.rules.max_running} requests are open to workers"
+    if tier is None and job.want.epoch is not None and lacks_epoch(scheduler.pool, job.want):
+        return f"no worker has the weights epoch {shown(job.want.epoch)}"
+    if tier is None and scheduler.floor.awaits(job.want, job.without):
+        return "the workers that can take it are being updated"
     if tier is None:
         return "no worker can take it now"
     if not tier.has_room(job.without):
         able = sum(url not in job.without for url in tier.urls)
         return f"all of {able} workers that can take it are busy"
+    if scheduler.floor.awaits(job.want, job.without):
+        return "others that can take it are being updated"
     return "a busy worker will end it sooner than one that is free"

@@ -172,6 +172,7 @@ class Line:
     ageing: float = field(default=60.0, kw_only=True)
     _jobs: dict[str, tuple[Job, Key]] = field(factory=dict, init=False)
     _levels: dict[Key, dict[int, Level]] = field(factory=dict, init=False)
+    _awake: dict[Key, None] = field(factory=dict, init=False)
     _batches: dict[str, dict[str, Job]] = field(factory=dict, init=False)
     _seconds: float = field(default=0.0, init=False)
     _turns: Iterator[int] = field(factory=count, init=False)
@@ -187,7 +188,10 @@ class Line:
         if job.id in self._jobs:
             raise ValueError(f"Job {job.id} waits already")
         key = key_of(job)
-        levels = self._levels.setdefault(key, {})
+        levels = self._levels.get(key)
+        if levels is None:
+            levels = self._levels[key] = {}
+            self._awake[key] = None
         level = levels.get(job.priority)
         if level is None:
             level = levels[job.priority] = Level(self._turns)
@@ -221,9 +225,26 @@ class Line:
 
     def wants(self) -> list[Key]:
         """
-        The keys of all that wait.
+        The keys of all that wait, but for those that `rest`.
         """
-        return list(self._levels)
+        return list(self._awake)
+
+    @property
+    def resting(self) -> bool:
+        """Whether all that wait `rest`, or nobody waits."""
+        return not self._awake
+
+    def rest(self, key: Key) -> None:
+        """
+        Let those of *key*, whom nobody can serve, wait until all `wake`.
+        """
+        self._awake.pop(key, None)
+
+    def wake(self) -> None:
+        """
+        Let nobody `rest` any more.
+        """
+        self._awake = dict.fromkeys(self._levels)
 
     def in_order(self, keys: Collection[Key] | None = None) -> Iterator[Job]:
         """
@@ -282,6 +303,7 @@ class Line:
             del levels[job.priority]
         if not levels:
             del self._levels[key]
+            self._awake.pop(key, None)
         if job.batch is not None:
             batch = self._batches[job.batch]
             del batch[id]

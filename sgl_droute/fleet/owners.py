@@ -21,6 +21,9 @@ LONGEST_ID = 256
 # Uses are noted in steps of this share of the time to live, so that polling causes no writes.
 _STEP = 1 / 100
 
+# The life of an entry whose end would prove nothing.
+DOUBTED = -2
+
 _Key = tuple[str, str]
 
 
@@ -33,10 +36,16 @@ class Entry:
         worker: URL of the worker.
         used: Wall-clock time of the last use (seconds), a hundredth of the time to live too early
             at most.
+        epoch: The weights epoch that the thing was made at, as ``X-Weights-Epoch`` tells it; empty
+            when not known.
+        life: Number of the worker's process that had it last, as `Owners.learn` was told; -1 when
+            not known, `DOUBTED` when it may have been deleted since.
     """
 
     worker: str
     used: float
+    epoch: str = ""
+    life: int = -1
 
 
 @define(eq=False)
@@ -47,8 +56,8 @@ class Owners:
     Args:
         ttl: Seconds that an id is kept after its last use; up to a hundredth more.
         most: Ids kept (count); beyond that the least recently used are dropped.
-        on_change: Called with kind, id and entry when an id is learned, changes its worker or is
-            used a hundredth of *ttl* after its entry says; with None when it is dropped.
+        on_change: Called with kind, id and entry when an id is learned, changes its worker or epoch
+            or is used a hundredth of *ttl* after its entry says; with None when it is dropped.
     """
 
     ttl: float = field(validator=gt(0))
@@ -62,15 +71,23 @@ class Owners:
         Take over kinds, ids and entries that `on_change` told earlier; for an empty map.
 
         They are not told again; those that are too old or too many are told as dropped in time.
+        Which process had them is not taken over: it may be another one by now.
         """
         for kind, id, entry in sorted(entries, key=lambda each: each[2].used):
-            self._entries[kind, id] = evolve(entry, worker=intern(entry.worker))
+            worker, epoch = intern(entry.worker), intern(entry.epoch)
+            self._entries[kind, id] = Entry(worker, entry.used, epoch)
             self._shrink()
 
-    def learn(self, kind: str, id: str, worker: str, now: float) -> None:
+    def learn(
+        self, kind: str, id: str, worker: str, now: float, *, epoch: str = "", life: int = -1
+    ) -> None:
         """
         Note that *worker* holds the id; ids that are empty, over 256 characters or unprintable are
         not kept.
+
+        Args:
+            epoch: The weights epoch that the thing was made at; empty for what is known already.
+            life: A number that no two processes at the URL share; -1 for what is known already.
         """
         if not keepable(id):
             return
@@ -78,11 +95,14 @@ class Owners:
         self._unknown.pop(key, None)
         self._expire(now)
         entry = self._entries.get(key)
-        if entry is not None and entry.worker == worker:
-            self._use(key, entry, now)
-            return
-        self._keep(key, Entry(worker, now))
-        self._shrink()
+        if entry is None or entry.worker != worker:
+            self._keep(key, Entry(worker, now, intern(epoch), life))
+            self._shrink()
+        elif epoch not in ("", entry.epoch):
+            self._keep(key, Entry(worker, now, intern(epoch), _later(entry.life, life)))
+        else:
+            self._live(key, life)
+            self._use(key, self._entries[key], now)
 
     def owner(self, kind: str, id: str, now: float) -> str | None:
         """
@@ -104,6 +124,14 @@ class Owners:
         What is kept of the id; this is no use of it.
         """
         return self._entries.get((kind, id))
+
+    def doubt(self, kind: str, id: str) -> None:
+        """
+        Note that the worker may forget the id without being restarted; true until it has another
+        worker.
+        """
+        if (kind, id) in self._entries:
+            self._live((kind, id), DOUBTED)
 
     def forget(self, kind: str, id: str) -> None:
         """
@@ -146,6 +174,12 @@ class Owners:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def _live(self, key: _Key, life: int) -> None:
+        entry = self._entries[key]
+        life = _later(entry.life, life)
+        if life != entry.life:  # told nobody: it is no use after a restart
+            self._entries[key] = evolve(entry, life=life)
+
     def _use(self, key: _Key, entry: Entry, now: float) -> None:
         self._entries.move_to_end(key)
         if abs(now - entry.used) > self.ttl * _STEP:
@@ -173,6 +207,10 @@ class Owners:
 
     def _old(self, entry: Entry, now: float) -> bool:
         return now - entry.used > self.ttl * (1 + _STEP)
+
+
+def _later(known: int, life: int) -> int:
+    return known if known == DOUBTED or life == -1 else life
 
 
 def keepable(id: str) -> bool:

@@ -7,7 +7,7 @@ It chooses and changes nothing but what is remembered of groups; `sgl_droute.fle
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from heapq import nsmallest
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from attrs import define, field
 
 from sgl_droute.fleet.capabilities import Want
 from sgl_droute.fleet.decisions import Candidate
-from sgl_droute.fleet.desks import Tier
+from sgl_droute.fleet.desk import Tier
 from sgl_droute.fleet.job import Job
 from sgl_droute.fleet.selection import Asked, LeastWork, Load
 from sgl_droute.fleet.speeds import Speeds
@@ -146,12 +146,13 @@ class Placement:
                 reserved.append((tier, later.url, load))
         return reserved
 
-    def length(self, job: Job, tier: Tier) -> float:
+    def idles(self, tier: Tier, without: Collection[str]) -> bool:
         """
-        How long *job* takes on a usual worker of *tier*.
+        Whether a worker of *tier*, none of those *without*, has a free slot; where there is no
+        limit, as many as it has replicas.
         """
-        model = self.stations[next(iter(tier.urls))].worker.capabilities.model
-        return self.speeds.length(model, job.kind, job.demand)
+        stations = (self.stations[url] for url in tier.urls if url not in without)
+        return any(each.room and (each.limit or each.taken < len(each.lanes)) for each in stations)
 
     def lanes(self, tier: Tier) -> int:
         """
@@ -163,7 +164,10 @@ class Placement:
         """
         Seconds until all is done that workers have, and *waiting* seconds of work besides.
         """
-        stations = [station for station in self.stations.values() if station.worker.eligible]
+        eligible = [each for each in self.stations.values() if each.worker.eligible]
+        # In an update of the whole fleet nobody works, and all will again.
+        in_rotation = (each for each in self.stations.values() if each.worker.in_rotation)
+        stations = eligible or list(in_rotation)
         backlog = sum(max(0.0, station.free - now) for station in stations)
         return (backlog + waiting) / max(1, sum(len(station.lanes) for station in stations))
 

@@ -16,7 +16,7 @@ from attrs import define, evolve, field
 
 from sgl_droute.errors import BadRequest, NotFound, NoWorker, RouterError
 from sgl_droute.fleet.capabilities import ANYTHING, Capabilities, Want
-from sgl_droute.fleet.loras import LoraSet
+from sgl_droute.fleet.epochs import Epochs
 from sgl_droute.fleet.urls import normalise_worker_url
 from sgl_droute.fleet.worker import (
     Probe,
@@ -24,8 +24,8 @@ from sgl_droute.fleet.worker import (
     answered,
     checked,
     counted,
+    lapsed,
     registered_again,
-    same_process,
 )
 
 Observer = Callable[[Worker | None, Worker | None], None]
@@ -33,23 +33,24 @@ Observer = Callable[[Worker | None, Worker | None], None]
 # Drained workers whose results stay readable after they left.
 _MOST_RETIRED = 1000
 
+_LACKING = ". Stale workers lack weights or adapters that the fleet has: see GET /weights"
+
 
 @define(eq=False)
 class Pool:
     """
     The fleet in order of registration.
 
-    Attributes:
-        loras: The LoRA set that every worker has to have before it gets work.
+    Args:
+        epochs: Judges the weights that workers have.
     """
 
-    loras: LoraSet = field(factory=LoraSet, init=False)
+    epochs: Epochs = field(factory=Epochs)
     _workers: dict[str, Worker] = field(factory=dict, init=False)
     _retired: OrderedDict[str, Worker] = field(factory=OrderedDict, init=False)
     _serials: Iterator[int] = field(factory=lambda: count(1), init=False)
     _changes: deque[tuple[Worker | None, Worker | None]] = field(factory=deque, init=False)
     _observers: list[Observer] = field(factory=list, init=False)
-    _lora_observers: list[Callable[[LoraSet], None]] = field(factory=list, init=False)
 
     def watch(self, observer: Observer) -> None:
         """
@@ -58,12 +59,6 @@ class Pool:
         them, and is not told.
         """
         self._observers.append(observer)
-
-    def watch_loras(self, observer: Callable[[LoraSet], None]) -> None:
-        """
-        Have *observer* called with each new LoRA set of the fleet.
-        """
-        self._lora_observers.append(observer)
 
     # Who there is.
 
@@ -125,9 +120,31 @@ class Pool:
         Raises:
             NoWorker: There is none.
         """
-        workers = [worker for worker in self if worker.takes_orders]
+        return self._or_nobody(lambda worker: worker.takes_orders)
+
+    def updatable(self, name: str | None = None) -> list[Worker]:
+        """
+        The workers that an update of the weights goes to: those of `order_takers` that are not
+        disabled and serve the model of that *name*, or have not said what they serve.
+
+        Raises:
+            NoWorker: There is none.
+            NotFound: No worker serves that model.
+        """
+        if name is not None and not any(worker.capabilities.may_be(name) for worker in self):
+            raise NotFound(f"The model {name!r} is served by no worker")
+        return self._or_nobody(
+            lambda worker: (
+                worker.takes_orders
+                and not worker.disabled
+                and (name is None or worker.capabilities.may_be(name))
+            )
+        )
+
+    def _or_nobody(self, usable: Callable[[Worker], bool]) -> list[Worker]:
+        workers = [worker for worker in self if usable(worker)]
         if not workers:
-            raise self._nobody(ANYTHING, lambda worker: worker.takes_orders)
+            raise self._nobody(ANYTHING, usable)
         return workers
 
     # What they have.
@@ -165,15 +182,24 @@ class Pool:
         The record of *worker* after *transition*; None when that registration is gone, maybe by it.
         """
         now = self.still(worker)
-        if now is not None:
-            self._keep(transition(now))
+        if now is None:
+            return None
+        after = transition(now)
+        if after is now:
+            return now
+        self._keep(after)
         return self.still(worker)
 
-    def record_probe(self, worker: Worker, probe: Probe, *, threshold: int) -> Worker | None:
+    def record_probe(
+        self, worker: Worker, probe: Probe, *, threshold: int, readmit: int = 0
+    ) -> Worker | None:
         """
         The record after a health check of *worker*; None when that registration is gone.
+        Arguments as of `checked`.
         """
-        return self.change(worker, lambda now: checked(now, probe, threshold=threshold))
+        return self.change(
+            worker, lambda now: checked(now, probe, threshold=threshold, readmit=readmit)
+        )
 
     def record_answer(self, worker: Worker) -> None:
         """
@@ -187,11 +213,11 @@ class Pool:
         """
         self.change(worker, lambda now: evolve(now, unreached=True))
 
-    def record_lapse(self, worker: Worker) -> None:
+    def record_lapse(self, worker: Worker, *, restarted: bool = False) -> None:
         """
-        Note that *worker* could not be reached: what answers next may be a new process.
+        Note that what answers next for *worker* may be a new process, or must be one.
         """
-        self.change(worker, lambda now: evolve(now, lapsed=True))
+        self.change(worker, lambda now: lapsed(now, restarted=restarted))
 
     def record_capabilities(self, worker: Worker, capabilities: Capabilities) -> Worker | None:
         """
@@ -199,29 +225,20 @@ class Pool:
         """
         return self.change(worker, lambda now: evolve(now, capabilities=capabilities))
 
-    def record_loras(self, loras: LoraSet, took: Collection[Worker] = ()) -> None:
+    def judge(self) -> None:
         """
-        Make *loras* the fleet's set. Of the workers, those that *took* the call which led to it, as
-        they were then, are up to date if they were before or the call alone gives all of it; the
-        others have to catch up before they get work.
+        Have all records say what follows from `epochs` as they are now.
         """
-        self.loras = loras
-        then = {before.serial: before for before in took}
         for worker in self:
-            before = then.get(worker.serial)
-            current = before is not None and same_process(worker, before)
-            self._keep(evolve(worker, stale=not current or (worker.stale and not loras.single)))
-        for observer in self._lora_observers:
-            observer(loras)
+            self.judge_one(worker)
 
-    def record_caught_up(self, worker: Worker, loras: LoraSet) -> None:
+    def judge_one(self, worker: Worker) -> None:
         """
-        Note that *worker*, as it was then, has taken every call of *loras*; nothing follows from
-        that if it was restarted or the set changed meanwhile.
+        As `judge`, for the record of *worker*.
         """
-        now = self._workers.get(worker.url)
-        if now is not None and loras is self.loras and same_process(now, worker):
-            self._keep(evolve(now, stale=False))
+        now = self.still(worker)
+        if now is not None:
+            self._keep(now)
 
     def _drop(self, worker: Worker) -> Worker:
         del self._workers[worker.url]
@@ -229,12 +246,10 @@ class Pool:
         return worker
 
     def _keep(self, worker: Worker) -> Worker:
+        worker = self.epochs.judged(worker)
         before = self._workers.get(worker.url)
         if worker is before:
             return worker
-        if worker.lapsed and self.loras and not worker.stale:
-            # Whoever may have been restarted has no adapters, wherever that is noticed.
-            worker = evolve(worker, stale=True)
         self._workers[worker.url] = worker
         self._tell(before, worker)
         if worker.leaving and worker.idle and self._workers.get(worker.url) is worker:
@@ -257,11 +272,14 @@ class Pool:
                 observer(*self._changes[0])
             self._changes.popleft()
 
-    def catches_up(self, want: Want) -> bool:
+    def catches_up(self, want: Want, without: Collection[str] = ()) -> bool:
         """
-        Whether a worker that may serve *want* gets work again by itself.
+        Whether a worker that may serve *want*, none of those *without*, gets work again by itself.
         """
-        return any(worker.catching_up and want.allows(worker.capabilities) for worker in self)
+        return any(
+            worker.catching_up and worker.url not in without and want.allows(worker.capabilities)
+            for worker in self
+        )
 
     # Why nobody.
 
@@ -292,7 +310,8 @@ class Pool:
             if not usable(worker)
         )
         counts = ", ".join(f"{number} {state}" for state, number in states.items())
-        return NoWorker(f"No eligible {kind}workers available in the pool: {counts or 'none left'}")
+        sentence = f"No eligible {kind}workers available in the pool: {counts or 'none left'}"
+        return NoWorker(sentence + _LACKING if "stale" in states else sentence)
 
     def __iter__(self) -> Iterator[Worker]:
         """The workers as they are now; what changes meanwhile does not disturb it."""

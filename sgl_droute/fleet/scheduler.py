@@ -18,17 +18,19 @@ from sgl_droute.errors import Cancelled, NotFound, RouterError
 from sgl_droute.fleet.alarms import Alarms
 from sgl_droute.fleet.capabilities import ANYTHING
 from sgl_droute.fleet.decisions import Bound, Candidate, Decision, Dropped, Event
-from sgl_droute.fleet.desks import Tier
+from sgl_droute.fleet.desk import Tier
 from sgl_droute.fleet.floor import Floor
 from sgl_droute.fleet.job import Job
-from sgl_droute.fleet.line import Line
+from sgl_droute.fleet.line import Key, Line
 from sgl_droute.fleet.patience import Patience
 from sgl_droute.fleet.placement import Placement
 from sgl_droute.fleet.pool import Pool
+from sgl_droute.fleet.reach import epochs_for, hopeless, lacks_epoch
 from sgl_droute.fleet.refusals import (
     at_its_worker,
     cancelled,
     deadline_passed,
+    epoch_not_reached,
     queue_full,
     too_late,
     waited_too_long,
@@ -100,6 +102,7 @@ class Scheduler:
             BadRequest: No worker of the pool is able to serve it.
             NotFound: It names a model that nobody serves, and that matters.
             TooLate: It would end behind its deadline.
+            PreconditionFailed: It requires weights that no worker will have any more.
             Refused: Too many jobs wait.
         """
         self._advance(now)
@@ -181,6 +184,7 @@ class Scheduler:
 
         Raises:
             NoWorker: There is nobody else now.
+            PreconditionFailed: As of `submit`.
         """
         running = self.floor.running[id]
         job = running.job
@@ -189,9 +193,10 @@ class Scheduler:
         self.floor.remove(running, now)
         self._advance(now)
         job.without |= {running.station.worker.url}
-        if self.floor.tier(job.want, job.without) is None:
-            self._tell("dropped", now, job, reason="no_worker")
-            raise self.pool.nobody(job.want)
+        error = hopeless(self.floor, job.want, job.without)
+        if error is not None:
+            self._tell("dropped", now, job, reason=_reason(error))
+            raise error
         self.line.put(job)
         self._dispatch(now)
         self._patience.watch(job)
@@ -289,15 +294,18 @@ class Scheduler:
         job.want = floor.desks.resolved(job.want)
         tier = floor.tier(job.want, job.without)
         if tier is None:
-            raise self.pool.nobody(job.want)
-        if not len(self.line) and not self.full:
+            error = hopeless(floor, job.want, job.without)
+            if error is not None:
+                raise error
+        elif self.line.resting and not self.full:
             station = self._placement.choose(job, tier, now)
             if isinstance(station, Station):
                 self._check_deadline(job, station, 0.0, now)
                 self._bind(job, station, now)
                 return
-        job.length = self._placement.length(job, tier)
-        if job.deadline is not None:
+        job.length = self.speeds.length(floor.model(job.want, tier), job.kind, job.demand)
+        # While some are updated nobody can tell.
+        if job.deadline is not None and tier and not floor.awaits(job.want, job.without):
             ahead = self._seconds_ahead(job) / self._placement.lanes(tier)
             self._check_deadline(job, self._placement.earliest(job, tier, now), ahead, now)
         self.line.put(job)
@@ -339,7 +347,10 @@ class Scheduler:
             return
         position = self.line.position(job)
         self.line.remove(job.id)
-        if limit == "deadline":
+        if lacks_epoch(self.pool, job.want):
+            epochs = epochs_for(self.pool, job.want)
+            self._drop(job, epoch_not_reached(job, position, epochs, now), now)
+        elif limit == "deadline":
             self._drop(job, deadline_passed(job, position, now), now)
         else:
             drained = self._placement.drained(self.line.seconds(), now)
@@ -387,21 +398,27 @@ class Scheduler:
 
     def _drop_hopeless(self, now: float) -> None:
         self.floor.stirred = False
+        self.line.wake()
         for want, without in self.line.wants():
-            if self.floor.tier(want, without) is None and not self.pool.catches_up(want):
-                error = self.pool.nobody(want)
+            error = hopeless(self.floor, want, without, waiting=True)
+            if error is not None:
                 for job in list(self.line.in_order([(want, without)])):
                     self.line.remove(job.id)
                     self._drop(job, copy(error), now)
 
     def _dispatch(self, now: float) -> None:
-        while len(self.line) and not self.full:
+        while not self.line.resting and not self.full:
             if not self._bind_next(now):
                 return
 
     def _bind_next(self, now: float) -> bool:
-        tiers = {key: self.floor.tier(*key) for key in self.line.wants()}
-        ready = {key: tier for key, tier in tiers.items() if tier and tier.has_room(key[1])}
+        ready: dict[Key, Tier] = {}
+        for key in self.line.wants():
+            tier = self.floor.tier(*key)
+            if tier is None:
+                self.line.rest(key)  # until workers have changed
+            elif self._has_room(key, tier):
+                ready[key] = tier
         if not ready:
             return False
         reserved: list[tuple[Tier, str, Load]] = []
@@ -422,6 +439,18 @@ class Scheduler:
         self.line.take(job)
         self._bind(job, station, now)
         return True
+
+    def _has_room(self, key: Key, tier: Tier) -> bool:
+        """
+        Whether a worker of *tier* may be given a job of *key*.
+        """
+        want, without = key
+        if not tier.has_room(without):
+            return False
+        if self.rules.concurrency or not (want.slot and self.floor.awaits(want, without)):
+            return True
+        # Who is the first to be back from an update would get all that waited for it.
+        return self._placement.idles(tier, without)
 
     def _bind(self, job: Job, station: Station, now: float) -> None:
         start = self._placement.start(job, station, now)

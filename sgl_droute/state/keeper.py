@@ -7,11 +7,12 @@ how it is otherwise shows when it is asked.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Protocol
 
-from attrs import define, evolve, field
+from attrs import Factory, define, evolve, field
 from twisted.logger import Logger
 
 from sgl_droute.errors import BadRequest
@@ -19,7 +20,9 @@ from sgl_droute.fleet.holdings import Holdings
 from sgl_droute.fleet.loras import LoraSet
 from sgl_droute.fleet.owners import Entry
 from sgl_droute.fleet.pool import Pool
+from sgl_droute.fleet.refits import Refits
 from sgl_droute.fleet.worker import Worker, quarantined
+from sgl_droute.state.database import StateError
 from sgl_droute.state.saved import Saved, SavedOwner, SavedWorker
 from sgl_droute.state.store import Store
 
@@ -29,7 +32,17 @@ log = Logger()
 _LESSONS = 30.0
 
 _kept = attrgetter(
-    "dead", "proven", "draining", "leaving", "disabled", "asleep", "concurrency", "speed"
+    "dead", "proven", "barred", "draining", "leaving", "disabled", "asleep", "concurrency", "speed"
+)
+
+# What reading JSON comes to that another shape has than the one that was written.
+_UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
 )
 
 
@@ -60,12 +73,15 @@ class Keeper:
         pool: Empty until `begin`.
         holdings: Empty until `begin`.
         speeds: Knows nothing until `begin`; None if nothing is learned.
+        refits: Knows nothing until `begin`.
     """
 
     store: Store
     pool: Pool
     holdings: Holdings
     speeds: Speeds | None = None
+    refits: Refits = field(default=Factory(lambda self: Refits(self.pool), takes_self=True))
+    _weights_due: bool = field(default=True, init=False)
     _learned: dict[str, float] = field(factory=dict, init=False)  # when each URL is to be written
 
     def begin(self) -> None:
@@ -79,17 +95,18 @@ class Keeper:
         self.holdings.owners.on_change = self._owner_changed
         self.holdings.jobs.on_change = self._job_changed
         self.pool.watch(self._worker_changed)
-        self.pool.watch_loras(lambda loras: self.store.put_loras(loras.saved()))
         # What is brought back is written back too: without what is dropped on the way.
         self._restore(saved)
+        self.refits.all_back()
+        self.refits.on_change = self._weights_changed
+        self.store.before_writing(self._put_weights)
         if self.speeds is not None:
             self._restore_speeds(self.speeds, saved)
             self.speeds.on_change = self._speed_learned
             self.store.before_writing(self._put_speeds)
 
     def _restore(self, saved: Saved) -> None:
-        if saved.loras:
-            self.pool.record_loras(LoraSet.restored(saved.loras))
+        self._restore_weights(saved)
         for worker in saved.workers:
             try:
                 self.pool.add(worker.url)
@@ -97,7 +114,8 @@ class Keeper:
                 log.warn("a saved worker is left out: {problem}", problem=problem)
                 self.store.drop_worker(worker.url)
         self.holdings.owners.restore(
-            (owner.kind, owner.id, Entry(owner.worker, owner.used)) for owner in saved.owners
+            (owner.kind, owner.id, Entry(owner.worker, owner.used, owner.epoch))
+            for owner in saved.owners
         )
         for owner in saved.owners:
             if owner.open and owner.worker in self.pool:
@@ -108,6 +126,16 @@ class Keeper:
         for worker in saved.workers:
             if worker.url in self.pool:
                 self.pool.change(self.pool[worker.url], _flags_of(worker))
+
+    def _restore_weights(self, saved: Saved) -> None:
+        try:
+            if saved.weights:
+                self.refits.restore(json.loads(saved.weights))
+            elif saved.loras:
+                self.refits.inherit(LoraSet.restored(saved.loras))
+        except _UNREADABLE as problem:
+            reason = f"is damaged: its weights cannot be read: {problem!r}"
+            raise StateError(self.store.place, reason) from problem
 
     def _restore_speeds(self, speeds: Speeds, saved: Saved) -> None:
         for url, text in saved.speeds:
@@ -127,6 +155,7 @@ class Keeper:
                 SavedWorker(
                     url=now.url,
                     dead=now.dead and now.proven,
+                    barred=now.barred,
                     draining=now.draining,
                     leaving=now.leaving,
                     disabled=now.disabled,
@@ -135,6 +164,15 @@ class Keeper:
                     speed=now.speed,
                 )
             )
+
+    def _weights_changed(self) -> None:
+        # Many changes together: the text is made when it is written.
+        self._weights_due = True
+
+    def _put_weights(self, last: bool) -> None:
+        if self._weights_due:
+            self.store.put_weights(json.dumps(self.refits.saved()))
+            self._weights_due = False
 
     def _speed_learned(self, url: str, kind: str) -> None:
         # With every answered request: the text is made when it is written.
@@ -165,7 +203,14 @@ class Keeper:
     def _put_owner(self, kind: str, id: str, entry: Entry) -> None:
         is_open = self.holdings.jobs.get(kind, id) is not None
         self.store.put_owner(
-            SavedOwner(kind=kind, id=id, worker=entry.worker, used=entry.used, open=is_open)
+            SavedOwner(
+                kind=kind,
+                id=id,
+                worker=entry.worker,
+                used=entry.used,
+                open=is_open,
+                epoch=entry.epoch,
+            )
         )
 
 
@@ -176,7 +221,8 @@ def _flags_of(saved: SavedWorker) -> Callable[[Worker], Worker]:
 
     def flagged(worker: Worker) -> Worker:
         if saved.dead:
-            worker = quarantined(worker, "quarantined before the router was restarted")
+            reason = "quarantined before the router was restarted"
+            worker = quarantined(worker, reason, barred=saved.barred)
         return evolve(
             worker,
             draining=saved.draining,

@@ -22,6 +22,7 @@ class SavedWorker:
     Attributes:
         url: Normalised base URL; the key.
         dead: Quarantined.
+        barred: An operator did that, and only an operator brings it back.
         draining: Takes nothing new.
         leaving: To be removed as soon as it is idle.
         disabled: Taken out of service by the operator.
@@ -32,6 +33,7 @@ class SavedWorker:
 
     url: str
     dead: bool = False
+    barred: bool = False
     draining: bool = False
     leaving: bool = False
     disabled: bool = False
@@ -51,6 +53,8 @@ class SavedOwner:
         worker: The worker's URL.
         used: Wall clock of its last use (seconds since 1970).
         open: Its job was still running when last heard of.
+        epoch: The weights epoch that it was made at, as ``X-Weights-Epoch`` tells it; empty when
+            not known.
     """
 
     kind: str
@@ -58,6 +62,7 @@ class SavedOwner:
     worker: str
     used: float
     open: bool = False
+    epoch: str = ""
 
 
 @frozen
@@ -68,11 +73,14 @@ class Saved:
     Attributes:
         workers: In order of registration.
         owners: Least recently used first.
-        loras: The calls, as JSON objects, that give the fleet's LoRA set.
+        loras: The calls, as JSON objects, that gave the fleet's LoRA set, where a version that kept
+            no *weights* wrote them.
         speeds: By the URL of each worker, what was learned of its speed, as a text of its own.
+        weights: What the fleet knew of its weights, as a text of its own; empty when nothing.
     """
 
     workers: tuple[SavedWorker, ...] = ()
     owners: tuple[SavedOwner, ...] = ()
     loras: tuple[Mapping[str, Any], ...] = ()
     speeds: tuple[tuple[str, str], ...] = ()
+    weights: str = ""

@@ -1,17 +1,18 @@
 """
 The state in an SQLite file, written behind the callers' backs by a thread of its own.
 
-Changes wait in memory, one per row, and go to the file together twice a second. A file that cannot
-be written costs one line in the log and nothing else: the changes wait until it can.
+Changes wait in memory, one per row, and go to the file together twice a second, or at once where
+somebody waits for it. A file that cannot be written costs one line in the log and nothing else: the
+changes wait until it can.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
@@ -82,6 +83,8 @@ class SqliteStore(Store):
         max_owners: Most owners that are loaded (count); the least recently used ones go.
     """
 
+    durable: ClassVar[bool] = True
+
     database: Database
     clock: IReactorTime
     thread: Thread
@@ -93,6 +96,8 @@ class SqliteStore(Store):
     _batch: dict[Key, Change] = field(factory=dict, init=False)
     _filed: set[Key] = field(factory=set, init=False)
     _before: list[Callable[[bool], None]] = field(factory=list, init=False)
+    _waiting: list[Deferred[None]] = field(factory=list, init=False)
+    _one_at_a_time: DeferredLock = field(factory=DeferredLock, init=False)
     _failing: bool = field(default=False, init=False)
     _loop: LoopingCall = field(init=False)
     _stopped: Deferred[LoopingCall] | None = field(default=None, init=False)
@@ -100,6 +105,10 @@ class SqliteStore(Store):
     def __attrs_post_init__(self) -> None:
         self._loop = LoopingCall(self._flush)
         self._loop.clock = self.clock
+
+    @property
+    def place(self) -> str:
+        return self.database.path
 
     def load(self) -> Saved:
         contents = self.database.read(patience=_LAST_PATIENCE)
@@ -114,7 +123,9 @@ class SqliteStore(Store):
                 self.drop_owner(owner.kind, owner.id)
             else:
                 owners.append(owner)
-        return Saved(contents.workers, tuple(owners), contents.loras, contents.speeds)
+        return Saved(
+            contents.workers, tuple(owners), contents.loras, contents.speeds, contents.weights
+        )
 
     def put_worker(self, worker: SavedWorker) -> None:
         if worker.url not in self._places:
@@ -134,8 +145,9 @@ class SqliteStore(Store):
     def drop_owner(self, kind: str, owner_id: str) -> None:
         self._drop(tables.drop_owner(kind, owner_id))
 
-    def put_loras(self, calls: Sequence[Mapping[str, Any]]) -> None:
-        self._put(tables.put_loras(calls))
+    def put_weights(self, text: str) -> None:
+        text.encode()  # a text that cannot be written would keep all others from it too
+        self._put(tables.put_weights(text))
 
     def put_speeds(self, url: str, text: str) -> None:
         if _is_text(text):
@@ -146,6 +158,15 @@ class SqliteStore(Store):
 
     def before_writing(self, put: Callable[[bool], None]) -> None:
         self._before.append(put)
+
+    def written(self) -> Deferred[None]:
+        if not self.running:
+            return fail(StateError(self.database.path, "is not in use"))
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append(waiting)
+        if len(self._waiting) == 1:  # the write that the first one asks for is that of all
+            self._flush()
+        return waiting
 
     def startService(self) -> None:
         """
@@ -185,10 +206,25 @@ class SqliteStore(Store):
         if self._pending:
             log.warn("{count} changes of the state were not saved", count=len(self._pending))
 
-    async def _flush(self, *, last: bool = False) -> None:
-        self._gather(last)
+    def _flush(self, *, last: bool = False) -> Deferred[None]:
+        return self._one_at_a_time.run(self._write_and_tell, last)
+
+    async def _write_and_tell(self, last: bool) -> None:
+        waiting, self._waiting = self._waiting, []
+        problem = await self._write(last)
+        for each in waiting:
+            if problem is None:
+                each.callback(None)
+            else:
+                each.errback(problem)
+
+    async def _write(self, last: bool) -> StateError | None:
+        """
+        Why not all that is to be kept could be written; None when it was.
+        """
+        missing = self._gather(last)
         if not self._pending:
-            return
+            return missing
         patience = _LAST_PATIENCE if last else _PATIENCE
         self._batch, self._pending = self._pending, {}
         changes = tuple(self._batch.values())
@@ -199,20 +235,25 @@ class SqliteStore(Store):
             if not self._failing:
                 log.warn("The state is not being saved, traffic goes on: {reason}", reason=problem)
             self._failing = True
-        except Exception:
+            return problem
+        except Exception as problem:
             self._failed()
             if not self._failing:
                 log.failure("The state is not being saved, traffic goes on")
             self._failing = True
-        else:
-            self._written()
+            return StateError(self.database.path, f"was not written: {problem!r}")
+        self._succeeded()
+        return missing
 
-    def _gather(self, last: bool) -> None:
+    def _gather(self, last: bool) -> StateError | None:
+        missing = None
         for put in self._before:
             try:
                 put(last)
-            except Exception:  # nothing would ever be written again
+            except Exception as problem:  # nothing would ever be written again
                 log.failure("Some of the state was not put")
+                missing = StateError(self.database.path, f"was not told all: {problem!r}")
+        return missing
 
     def _failed(self) -> None:
         batch, self._batch = self._batch, {}
@@ -222,7 +263,7 @@ class SqliteStore(Store):
             if not change.drops or key in self._filed
         }
 
-    def _written(self) -> None:
+    def _succeeded(self) -> None:
         batch, self._batch = self._batch, {}
         for key, change in batch.items():
             if change.drops:

@@ -5,10 +5,11 @@ What a place for the state must be able to do, and the one that keeps nothing.
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import ClassVar
 
 from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
 
 from sgl_droute.state.saved import Saved, SavedOwner, SavedWorker
 
@@ -17,7 +18,19 @@ class Store(Service, metaclass=ABCMeta):
     """
     Keeps the state while the service runs. Only `load` may block; a put or drop returns at once,
     never fails for the store's sake, and is written behind the caller's back.
+
+    Attributes:
+        durable: What is put is there after a restart.
     """
+
+    durable: ClassVar[bool]
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """
+        Where that is: the path of the file, or ``memory:``.
+        """
 
     @abstractmethod
     def load(self) -> Saved:
@@ -53,12 +66,13 @@ class Store(Service, metaclass=ABCMeta):
         """
 
     @abstractmethod
-    def put_loras(self, calls: Sequence[Mapping[str, Any]]) -> None:
+    def put_weights(self, text: str) -> None:
         """
-        Keep the calls that give the fleet's LoRA set, in the place of those before.
+        Keep what the fleet knows of its weights, in the place of what was kept before, LoRA calls
+        of older versions included.
 
         Raises:
-            TypeError, ValueError: They hold something that is no JSON.
+            ValueError: The text has no UTF-8.
         """
 
     @abstractmethod
@@ -80,11 +94,26 @@ class Store(Service, metaclass=ABCMeta):
         the last one. A store that never writes never calls it.
         """
 
+    @abstractmethod
+    def written(self) -> Deferred[None]:
+        """
+        Fires when all that was put before this call is on the disk, where neither a kill nor a
+        power cut can take it away; a write begins at once, or right after the one under way. At
+        once where the store is not `durable`. Cancelling the wait does not reach the write.
+
+        It fails with `sgl_droute.state.database.StateError` if that write did not succeed, and what
+        was put then waits for the next one; also if one of those called before it (see
+        `before_writing`) failed, and if the service does not run or is stopping.
+        """
+
 
 class MemoryStore(Store):
     """
     Keeps nothing: what the router knows is in its memory anyway.
     """
+
+    durable = False
+    place = "memory:"
 
     def load(self) -> Saved:
         return Saved()
@@ -101,7 +130,7 @@ class MemoryStore(Store):
     def drop_owner(self, kind: str, owner_id: str) -> None:
         pass
 
-    def put_loras(self, calls: Sequence[Mapping[str, Any]]) -> None:
+    def put_weights(self, text: str) -> None:
         pass
 
     def put_speeds(self, url: str, text: str) -> None:
@@ -112,3 +141,6 @@ class MemoryStore(Store):
 
     def before_writing(self, put: Callable[[bool], None]) -> None:
         pass
+
+    def written(self) -> Deferred[None]:
+        return succeed(None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import frozen
@@ -17,7 +17,7 @@ from sgl_droute.fleet.worker import Concurrency
 from sgl_droute.state.saved import SavedOwner, SavedWorker
 
 APPLICATION_ID = 0x53474C64  # "SGLd", in the file's header
-VERSION = 2
+VERSION = 3
 
 _SPEEDS = "CREATE TABLE speeds (url TEXT PRIMARY KEY, learned TEXT NOT NULL) WITHOUT ROWID"
 
@@ -34,7 +34,8 @@ _CREATE = (
         disabled INTEGER NOT NULL,
         asleep INTEGER NOT NULL,
         concurrency,
-        speed REAL
+        speed REAL,
+        barred INTEGER NOT NULL DEFAULT 0
     ) WITHOUT ROWID
     """,
     """
@@ -44,11 +45,18 @@ _CREATE = (
         worker TEXT NOT NULL,
         used REAL NOT NULL,
         open INTEGER NOT NULL,
+        epoch TEXT NOT NULL DEFAULT '',
         PRIMARY KEY (kind, id)
     ) WITHOUT ROWID
     """,
     "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     _SPEEDS,
+)
+
+_FROM_SECOND = (
+    "ALTER TABLE workers ADD COLUMN barred INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE owners ADD COLUMN epoch TEXT NOT NULL DEFAULT ''",
+    f"PRAGMA user_version = {VERSION}",
 )
 
 # What makes a file of each older version one of this; 0 is a file without tables.
@@ -58,8 +66,9 @@ STEPS: Mapping[int, tuple[str, ...]] = {
         "ALTER TABLE workers ADD COLUMN concurrency",
         "ALTER TABLE workers ADD COLUMN speed REAL",
         _SPEEDS,
-        f"PRAGMA user_version = {VERSION}",
+        *_FROM_SECOND,
     ),
+    2: _FROM_SECOND,
 }
 
 Key = tuple[str, ...]
@@ -92,7 +101,7 @@ class Contents:
         places: By the URL of each worker, its place in the order of registration.
         workers: In that order.
         owners: Least recently used first.
-        loras, speeds: As in `sgl_droute.state.saved.Saved`.
+        loras, speeds, weights: As in `sgl_droute.state.saved.Saved`.
     """
 
     places: Mapping[str, int]
@@ -100,6 +109,7 @@ class Contents:
     owners: tuple[SavedOwner, ...]
     loras: tuple[Mapping[str, Any], ...]
     speeds: tuple[tuple[str, str], ...]
+    weights: str
 
     def keys(self) -> set[Key]:
         """
@@ -110,7 +120,7 @@ class Contents:
         return workers | speeds | {owner_key(owner.kind, owner.id) for owner in self.owners}
 
 
-EMPTY = Contents({}, (), (), (), ())
+EMPTY = Contents({}, (), (), (), (), "")
 
 
 def worker_key(url: str) -> Key:
@@ -129,8 +139,8 @@ def put_worker(worker: SavedWorker, place: int) -> Change:
     return Change(
         worker_key(worker.url),
         "INSERT OR REPLACE INTO workers"
-        " (url, place, dead, draining, leaving, disabled, asleep, concurrency, speed)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " (url, place, dead, draining, leaving, disabled, asleep, concurrency, speed, barred)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             worker.url,
             place,
@@ -141,6 +151,7 @@ def put_worker(worker: SavedWorker, place: int) -> Change:
             worker.asleep,
             worker.concurrency,
             worker.speed,
+            worker.barred,
         ),
     )
 
@@ -152,8 +163,9 @@ def drop_worker(url: str) -> Change:
 def put_owner(owner: SavedOwner) -> Change:
     return Change(
         owner_key(owner.kind, owner.id),
-        "INSERT OR REPLACE INTO owners (kind, id, worker, used, open) VALUES (?, ?, ?, ?, ?)",
-        (owner.kind, owner.id, owner.worker, owner.used, owner.open),
+        "INSERT OR REPLACE INTO owners (kind, id, worker, used, open, epoch)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (owner.kind, owner.id, owner.worker, owner.used, owner.open, owner.epoch),
     )
 
 
@@ -162,16 +174,9 @@ def drop_owner(kind: str, owner_id: str) -> Change:
     return Change(owner_key(kind, owner_id), sql, (kind, owner_id), drops=True)
 
 
-def put_loras(calls: Sequence[Mapping[str, Any]]) -> Change:
-    """
-    The LoRA set as one value.
-
-    Raises:
-        TypeError, ValueError: The calls hold something that is no JSON.
-    """
-    text = json.dumps([dict(call) for call in calls])
-    sql = "INSERT OR REPLACE INTO facts (name, value) VALUES ('loras', ?)"
-    return Change(("facts", "loras"), sql, (text,))
+def put_weights(text: str) -> Change:
+    sql = "INSERT OR REPLACE INTO facts (name, value) VALUES ('weights', ?)"
+    return Change(("facts", "weights"), sql, (text,))
 
 
 def put_speeds(url: str, text: str) -> Change:
@@ -195,26 +200,34 @@ def read(connection: sqlite3.Connection, version: int) -> Contents:
     """
     connection.execute("BEGIN")
     settings = "concurrency, speed" if version > 1 else "NULL, NULL"
+    barred = "barred" if version > 2 else "0"
     workers = connection.execute(
-        f"SELECT url, place, dead, draining, leaving, disabled, asleep, {settings}"
+        f"SELECT url, place, dead, draining, leaving, disabled, asleep, {settings}, {barred}"
         " FROM workers ORDER BY place"
     ).fetchall()
+    epoch = "epoch" if version > 2 else "''"
     owners = connection.execute(
-        "SELECT kind, id, worker, used, open FROM owners ORDER BY used, kind, id"
+        f"SELECT kind, id, worker, used, open, {epoch} FROM owners ORDER BY used, kind, id"
     ).fetchall()
-    loras = connection.execute("SELECT value FROM facts WHERE name = 'loras'").fetchone()
+    facts = dict(connection.execute("SELECT name, value FROM facts").fetchall())
     learned = "SELECT url, learned FROM speeds ORDER BY url"
     speeds = connection.execute(learned).fetchall() if version > 1 else []
     connection.execute("COMMIT")
+    weights = facts.get("weights", "")
+    # What older versions kept of the LoRA set stays in the file, and is in the weights since.
+    loras = () if weights else json.loads(facts.get("loras", "[]"))
     return Contents(
         {url: place for url, place, *_ in workers},
         tuple(_worker(url, *columns) for url, _, *columns in workers),
         tuple(
-            SavedOwner(kind=kind, id=owner_id, worker=worker, used=used, open=bool(still_open))
-            for kind, owner_id, worker, used, still_open in owners
+            SavedOwner(
+                kind=kind, id=owner_id, worker=worker, used=used, open=bool(still_open), epoch=epoch
+            )
+            for kind, owner_id, worker, used, still_open, epoch in owners
         ),
-        tuple(json.loads(loras[0])) if loras else (),
+        tuple(loras),
         tuple(speeds),
+        weights,
     )
 
 
@@ -227,6 +240,7 @@ def _worker(
     asleep: int,
     concurrency: Concurrency | None,
     speed: float | None,
+    barred: int,
 ) -> SavedWorker:
     return SavedWorker(
         url=url,
@@ -237,4 +251,5 @@ def _worker(
         asleep=bool(asleep),
         concurrency=concurrency,
         speed=speed,
+        barred=bool(barred),
     )

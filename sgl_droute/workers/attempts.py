@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from sgl_droute.errors import NotConnected, NoWorker, WorkerTimeout
 from sgl_droute.fleet.decisions import Bound
+from sgl_droute.fleet.epochs import worked_at
 from sgl_droute.fleet.job import Job
 from sgl_droute.fleet.worker import Worker
 from sgl_droute.workers.turns import Turns, Waiting
@@ -33,6 +34,8 @@ class Turn:
         since: When that was (seconds).
         took: Seconds of GPU time that the worker told; None so far.
         well: Whether the worker did it; to be set by whoever sees the answer.
+        epoch: The weights epoch that it was done at, as of `sgl_droute.fleet.epochs.worked_at`;
+            empty until `seen`.
     """
 
     turns: Turns
@@ -40,6 +43,7 @@ class Turn:
     since: float
     took: float | None = None
     well: bool = False
+    epoch: str = ""
 
     @property
     def job(self) -> Job:
@@ -50,6 +54,12 @@ class Turn:
     def worker(self) -> Worker:
         """Who is to do it."""
         return self.bound.worker
+
+    def seen(self) -> None:
+        """
+        Its worker has answered; to be told before that is sent anything else.
+        """
+        self.epoch = worked_at(self.worker, self.turns.pool.still(self.worker))
 
     def answered(self) -> float:
         """

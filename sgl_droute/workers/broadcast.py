@@ -7,16 +7,18 @@ It sends and collects; who is asked, and what the answers mean for the fleet, is
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from attrs import define, field, frozen
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, FirstError, gatherResults
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from sgl_droute.errors import NotConnected, RouterError, WorkerFailed
+from sgl_droute.fleet.loras import has_no_loras
+from sgl_droute.fleet.refit import Verdict
 from sgl_droute.fleet.worker import Worker
 from sgl_droute.workers.client import Answer, Call, WorkerClient
 
@@ -59,6 +61,19 @@ class Result:
         refused = isinstance(self.body, dict) and self.body.get("success") is False
         return 200 <= self.status_code < 300 and not refused
 
+    @property
+    def verdict(self) -> Verdict:
+        """What it says of a worker that was told to change its weights or adapters."""
+        if self.took:
+            return Verdict.TOOK
+        text = str(self.body)
+        if has_no_loras(text):
+            return Verdict.EXEMPT
+        if not self.answered:
+            return Verdict.LOST if self.unknown else Verdict.REFUSED
+        asleep = self.status_code == 500 and "is sleeping" in text
+        return Verdict.REFUSED if asleep or 400 <= self.status_code < 500 else Verdict.FAILED
+
     def shown(self) -> dict[str, Any]:
         """What a client is told of it."""
         return {
@@ -76,9 +91,11 @@ class Broadcasts(Service):
 
     Args:
         client: A client for control calls.
+        failed: Told of calls that had no answer.
     """
 
     client: WorkerClient
+    failed: Callable[[WorkerFailed], object] = lambda failed: None
     _running: set[Deferred[Any]] = field(factory=set, init=False)
 
     def stopService(self) -> Deferred[Any]:
@@ -113,31 +130,25 @@ class Broadcasts(Service):
         self,
         name: str,
         workers: Iterable[Worker],
-        call_for: Callable[[Worker], Call],
-        ready: Callable[[Worker], Deferred[None]] | None = None,
+        ask: Callable[[Worker], Coroutine[Any, Any, Result]],
     ) -> list[Result]:
         """
         The results of all *workers*, in their order; logged as well.
 
         Args:
             name: What is sent, for the log.
-            call_for: The call for one worker.
-            ready: Awaited before a worker is called.
+            ask: Asks one of them.
         """
         collected: list[Result] = []
 
-        async def ask(worker: Worker) -> Result:
-            if ready is not None:
-                await ready(worker)
-            result = await self._ask(call_for(worker))
+        async def collect(worker: Worker) -> Result:
+            result = await ask(worker)
             collected.append(result)
             return result
 
-        asking = [Deferred.fromCoroutine(ask(worker)) for worker in workers]
+        asking = [Deferred.fromCoroutine(collect(worker)) for worker in workers]
         try:
-            return await gatherResults(asking, consumeErrors=True)
-        except FirstError as stopped:
-            stopped.subFailure.raiseException()
+            return _results(await DeferredList(asking, consumeErrors=True))
         finally:
             log.info(
                 "{name}: taken by {took} of {asked} workers: {statuses}",
@@ -147,13 +158,28 @@ class Broadcasts(Service):
                 statuses={result.worker_url: result.status_code for result in collected},
             )
 
-    async def _ask(self, call: Call) -> Result:
+    async def ask(self, call: Call) -> Result:
+        """
+        What came of one *call*.
+        """
         try:
             answer = await self.client.fetch(call, limit=_LARGEST_ANSWER)
         except RouterError as error:
+            if isinstance(error, WorkerFailed):
+                self.failed(error)
             unknown = isinstance(error, WorkerFailed) and not isinstance(error, NotConnected)
             return Result(call.worker, 502, {"error": str(error)}, answered=False, unknown=unknown)
         return Result.of(call.worker, answer)
+
+
+def _results(ended: Sequence[tuple[bool, Any]]) -> list[Result]:
+    """
+    What all gave; the first failure is raised, once all have ended.
+    """
+    for well, result in ended:
+        if not well:
+            result.raiseException()
+    return [result for _, result in ended]
 
 
 def _parsed(body: bytes) -> Any:

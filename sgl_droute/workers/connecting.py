@@ -12,13 +12,14 @@ from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectionRefusedError as NobodyListens
 from twisted.internet.error import TimeoutError as ConnectingTimedOut
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from sgl_droute.errors import ConnectTimeout, NoSockets, NotConnected
+from sgl_droute.errors import ConnectRefused, ConnectTimeout, NoSockets, NotConnected
 from sgl_droute.workers.addresses import WorkerEndpoint, connecting_timed_out
 
 # Failures to connect that are this machine's own, and say nothing of the worker.
@@ -38,6 +39,7 @@ async def connected(reactor: Any, worker: str, timeout: float, make: Callable[[]
 
     Raises:
         ConnectTimeout: It took longer.
+        ConnectRefused: Nobody listens there.
         NotConnected: It did not come about for another reason.
         NoSockets: This machine is out of files or ports.
     """
@@ -50,7 +52,9 @@ async def connected(reactor: Any, worker: str, timeout: float, make: Callable[[]
     except Exception as problem:
         if isinstance(problem, ConnectError) and problem.osError in _OUR_OWN:
             raise NoSockets(f"The router cannot open connections: {problem}") from problem
-        raise NotConnected(worker, str(problem).rstrip(".")) from problem
+        refused = isinstance(problem, NobodyListens)
+        failure = ConnectRefused if refused else NotConnected
+        raise failure(worker, str(problem).rstrip(".")) from problem
 
 
 async def _connected(reactor: Any, worker: str, timeout: float, make: Callable[[], _P]) -> _P:

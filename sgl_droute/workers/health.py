@@ -32,7 +32,7 @@ _ON = "it joins when it answers"
 @define(eq=False)
 class HealthMonitor(Service):
     """
-    Asks ``GET /health`` of all workers that are not quarantined for good.
+    Asks ``GET /health`` of all workers that may come back by themselves.
 
     Args:
         pool: Whose workers are asked, and what is told.
@@ -40,6 +40,7 @@ class HealthMonitor(Service):
         clock: Provides the time.
         interval: Seconds between rounds.
         threshold: Checks failed in a row that quarantine a worker (count).
+        readmit: Good checks in a row that bring it back (count); 0 for never.
         well: Told of every worker that answered well, as it was before and as it is now.
     """
 
@@ -48,6 +49,7 @@ class HealthMonitor(Service):
     clock: IReactorTime
     interval: float
     threshold: int
+    readmit: int = 0
     well: Callable[[Worker, Worker], None] = lambda before, now: None
     _loop: LoopingCall = field(init=False)
     _stopped: Deferred[LoopingCall] | None = field(default=None, init=False)
@@ -81,7 +83,7 @@ class HealthMonitor(Service):
         One round; the result comes when every check has ended and is never a failure, since a
         `LoopingCall` whose function fails once stops for good.
         """
-        checks = [self.check(worker) for worker in self.pool if worker.probed]
+        checks = [self.check(worker) for worker in self.pool if self._probed(worker)]
         return DeferredList(checks)
 
     def check(self, worker: Worker) -> Deferred[None]:
@@ -98,16 +100,22 @@ class HealthMonitor(Service):
         """
         return self._checks.again(worker.serial, lambda: self._check(worker))
 
-    def not_reached(self, worker: Worker) -> None:
+    def not_reached(self, worker: Worker, *, restarted: bool = False) -> None:
         """
         Note that a request could not reach *worker*, and check it at once.
+
+        Args:
+            restarted: What answers next must be a new process.
         """
         now = self.pool.still(worker)
-        if now is None or now.lapsed:
+        if now is None or (now.lapsed and (now.restarted or not restarted)):
             return
-        self.pool.record_lapse(now)
+        self.pool.record_lapse(now, restarted=restarted)
         if self.running and now.probed:
             self.check(now)
+
+    def _probed(self, worker: Worker) -> bool:
+        return worker.probed or bool(self.readmit and worker.recoverable)
 
     async def _check(self, worker: Worker) -> None:
         try:
@@ -121,7 +129,7 @@ class HealthMonitor(Service):
 
     def _note(self, worker: Worker, probe: Probe) -> None:
         before = self.pool.still(worker)
-        now = self.pool.record_probe(worker, probe, threshold=self.threshold)
+        now = self.pool.record_probe(worker, probe, threshold=self.threshold, readmit=self.readmit)
         if now is None or before is None:
             return
         self._tell(before, now, probe)
@@ -133,7 +141,13 @@ class HealthMonitor(Service):
         try:
             answer = await self.client.fetch(call, limit=_LARGEST_ANSWER)
         except WorkerFailed as failed:
-            return Probe(healthy=False, silent=True, gone=failed.gone, reason=failed.reason)
+            return Probe(
+                healthy=False,
+                silent=True,
+                gone=failed.gone,
+                refused=failed.refused,
+                reason=failed.reason,
+            )
         if answer.status == 200:
             return Probe(healthy=True)
         return Probe(healthy=False, gone=True, reason=_reason(answer.status, answer.body))
@@ -145,10 +159,12 @@ class HealthMonitor(Service):
                 url=now.url,
                 failures=now.failures,
                 reason=probe.reason,
-                hope=_BACK if now.proven else _ON,
+                hope=self._hope(now),
             )
         elif now.proven and not before.proven:
             log.info("worker {url} is in service", url=now.url)
+        elif before.dead and not now.dead:
+            log.info("worker {url} is back from quarantine", url=now.url)
         elif now.failures and not now.dead:
             log.info(
                 "worker {url} failed health check {failures}: {reason}",
@@ -156,6 +172,11 @@ class HealthMonitor(Service):
                 failures=now.failures,
                 reason=probe.reason,
             )
+
+    def _hope(self, worker: Worker) -> str:
+        if not worker.proven:
+            return _ON
+        return f"it is back after {self.readmit} good ones in a row" if self.readmit else _BACK
 
 
 def _reason(status: int, body: bytes) -> str:

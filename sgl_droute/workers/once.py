@@ -53,13 +53,15 @@ class Once(Generic[K, T]):
 
     def settled(self, key: K) -> Deferred[None]:
         """
-        Fires when no work for *key* is under way.
+        Fires when no work for *key* is under way, however that ended.
         """
         if key not in self._under_way:
             return succeed(None)
-        ended: Deferred[T] = Deferred(lambda ended: self._leave(key, ended))
+        ended: Deferred[T] = Deferred()
+        settled: Deferred[None] = Deferred(lambda _: self._leave(key, ended))
         self._under_way[key][1].append(ended)
-        return ended.addBoth(_nothing)
+        ended.addBoth(lambda _: settled.callback(None))
+        return settled
 
     def stop(self) -> Deferred[Any]:
         """
@@ -96,7 +98,3 @@ class Once(Generic[K, T]):
                 each.errback(result)
             else:
                 each.callback(result)
-
-
-def _nothing(_: object) -> None:
-    """The result of waiting for whatever end."""

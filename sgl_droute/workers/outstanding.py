@@ -42,6 +42,12 @@ class Outstanding:
                     if not waiting.called:  # left in answer to the end of one before it
                         waiting.callback(None)
 
+    def any(self, worker: Worker) -> bool:
+        """
+        Whether a request to *worker* is outstanding.
+        """
+        return worker.serial in self._counts
+
     def none(self, worker: Worker) -> Deferred[None]:
         """
         Fires when no request to *worker* is outstanding.

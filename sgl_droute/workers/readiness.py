@@ -1,5 +1,5 @@
 """
-Gets workers ready for work: learns what they serve, and brings their adapters up to date.
+Gets workers ready for work: learns what they serve, and has them brought up to date.
 
 When a worker is looked after follows from its health checks and from operators' calls; what it
 needs is written in its record.
@@ -7,27 +7,22 @@ needs is written in its record.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from io import BytesIO
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import Cooperator
 from twisted.logger import Logger
-from twisted.web.http_headers import Headers
 
-from sgl_droute.errors import RouterError, WorkerFailed
-from sgl_droute.fleet.loras import LoraCall, has_no_loras
 from sgl_droute.fleet.pool import Pool
+from sgl_droute.fleet.weights import Desired
 from sgl_droute.fleet.worker import Worker
-from sgl_droute.workers.bodies import Spool
-from sgl_droute.workers.client import Call, WorkerClient
+from sgl_droute.workers.catchup import Behind, CatchUp
+from sgl_droute.workers.client import WorkerClient
 from sgl_droute.workers.discovery import discover
 from sgl_droute.workers.once import Once
 
@@ -35,7 +30,34 @@ log = Logger()
 
 # Seconds after which a worker is asked again what it serves.
 _FRESH = 60.0
-_LARGEST_ANSWER = 1 << 20
+
+# Seconds until a worker that could not be brought up to date is tried again: at first, and at most.
+_PAUSE = 1.0
+_LONGEST_PAUSE = 300.0
+# And if it seems to have been restarted since.
+_LEAST_PAUSE = 10.0
+
+
+@frozen
+class Failure:
+    """
+    A worker that could not be brought up to date.
+
+    Attributes:
+        problem: Why.
+        desired: What it was to have.
+        incarnation: Which process it was.
+        pause: Seconds until it is tried again.
+        since: When that began.
+        until: When it ends.
+    """
+
+    problem: str
+    desired: Desired
+    incarnation: int
+    pause: float
+    since: float
+    until: float
 
 
 @define(eq=False)
@@ -46,18 +68,16 @@ class Readiness(Service):
     Args:
         pool: The fleet.
         probes: A client for quick questions.
-        control: A client for calls that wait in a worker's queue.
-        cooperator: Sends bodies.
+        catch_up: Brings workers up to date.
         clock: Provides the time.
     """
 
     pool: Pool
     probes: WorkerClient
-    control: WorkerClient
-    cooperator: Cooperator
+    catch_up: CatchUp
     clock: IReactorTime
     _asked: dict[int, float] = field(factory=dict, init=False)
-    _complaints: dict[int, str] = field(factory=dict, init=False)
+    _failures: dict[int, Failure] = field(factory=dict, init=False)
     _once: Once[int, None] = field(factory=Once, init=False)
     _asking: Once[int, None] = field(factory=Once, init=False)
     _held: frozenset[int] = field(default=frozenset(), init=False)
@@ -83,8 +103,8 @@ class Readiness(Service):
 
     def look_after(self, worker: Worker) -> Deferred[None]:
         """
-        Ask *worker* what it serves and give it the adapters that it lacks; fires when that was
-        tried, and never fails.
+        Ask *worker* what it serves and have it brought up to date; fires when that was tried, and
+        never fails.
         """
         return self._once.run(worker.serial, lambda: self._look_after(worker))
 
@@ -110,8 +130,8 @@ class Readiness(Service):
     @contextmanager
     def hold(self, workers: Iterable[Worker]) -> Iterator[None]:
         """
-        A block in which no replay begins for *workers*; whoever lacks adapters at its end is looked
-        after. One at a time.
+        A block in which nobody begins to bring *workers* up to date; whoever is behind at its end
+        is looked after. One at a time.
         """
         self._held = frozenset(worker.serial for worker in workers)
         try:
@@ -125,7 +145,7 @@ class Readiness(Service):
     def _forget(self, before: Worker | None, now: Worker | None) -> None:
         if before is not None and now is None:
             self._asked.pop(before.serial, None)
-            self._complaints.pop(before.serial, None)
+            self._failures.pop(before.serial, None)
 
     def _out_of_date(self, worker: Worker) -> bool:
         asked = self._asked.get(worker.serial)
@@ -135,7 +155,17 @@ class Readiness(Service):
 
     def _behind(self, worker: Worker) -> bool:
         missing = worker.stale and worker.takes_orders and not worker.lapsed
-        return missing and worker.serial not in self._held
+        return missing and worker.serial not in self._held and not self._pausing(worker)
+
+    def _pausing(self, worker: Worker) -> bool:
+        failure = self._failures.get(worker.serial)
+        if failure is None or failure.desired is not self.pool.epochs.of(worker):
+            return False
+        now = self.clock.seconds()
+        # A new process has a better chance, but what breaks connections looks like one.
+        return now < failure.until and (
+            failure.incarnation == worker.incarnation or now < failure.since + _LEAST_PAUSE
+        )
 
     async def _look_after(self, worker: Worker) -> None:
         try:
@@ -149,8 +179,14 @@ class Readiness(Service):
         now = self.pool.still(worker)
         if now is not None and self._out_of_date(now):
             await self._asking.run(worker.serial, lambda: self._ask(worker))
+        if not self.asked(worker):
+            return  # what it is to have depends on its model
         now = self.pool.still(worker)
-        while now is not None and self._behind(now) and await self._replayed(now):
+        while now is not None and self._behind(now):
+            try:
+                await self.catch_up.bring(now)
+            except Behind as problem:
+                self._failed(now, str(problem))
             now = self.pool.still(worker)
 
     async def _ask(self, worker: Worker) -> None:
@@ -158,38 +194,17 @@ class Readiness(Service):
         if found is not None and self.pool.record_capabilities(worker, found) is not None:
             self._asked[worker.serial] = self.clock.seconds()
 
-    async def _replayed(self, worker: Worker) -> bool:
-        loras = self.pool.loras
-        for call in loras.calls:
-            problem = await self._problem(worker, call)
-            if problem:
-                self._complain(worker, f"{call.path} failed: {problem}")
-                return False
-        self._complaints.pop(worker.serial, None)
-        self.pool.record_caught_up(worker, loras)
-        log.info("worker {url} has the fleet's LoRA set", url=worker.url)
-        return True
-
-    def _complain(self, worker: Worker, problem: str) -> None:
-        self.pool.change(worker, partial(evolve, last_error=problem))
-        if self._complaints.get(worker.serial) != problem:
-            self._complaints[worker.serial] = problem
+    def _failed(self, worker: Worker, problem: str) -> None:
+        now = self.pool.change(worker, partial(evolve, lacks=problem))
+        if now is None:
+            return
+        before = self._failures.get(worker.serial)
+        desired = self.pool.epochs.of(now)
+        pause = _PAUSE
+        if before is not None and before.desired is desired:
+            pause = min(2 * before.pause, _LONGEST_PAUSE)
+        since = self.clock.seconds()
+        failure = Failure(problem, desired, worker.incarnation, pause, since, since + pause)
+        self._failures[worker.serial] = failure
+        if before is None or before.problem != problem:
             log.warn("worker {url} gets no work: {problem}", url=worker.url, problem=problem)
-
-    async def _problem(self, worker: Worker, lora: LoraCall) -> str:
-        body = json.dumps(dict(lora.body)).encode()
-        call = Call(
-            b"POST",
-            worker.url,
-            lora.path.encode("ascii"),
-            Headers({b"Content-Type": [b"application/json"]}),
-            Spool.of(BytesIO(body)).producer(self.cooperator),
-        )
-        try:
-            answer = await self.control.fetch(call, limit=_LARGEST_ANSWER)
-        except RouterError as error:
-            if isinstance(error, WorkerFailed):
-                return error.reason
-            return str(error)
-        text = f"{answer.status} {answer.body[:300].decode('utf-8', 'replace')}"
-        return "" if 200 <= answer.status < 300 or has_no_loras(text) else text

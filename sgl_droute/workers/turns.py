@@ -130,6 +130,13 @@ class Turns:
         """
         return self.scheduler.expected((kind, id))
 
+    def at_work(self, worker: Worker) -> bool:
+        """
+        Whether *worker* has work that takes GPU time, as far as is known.
+        """
+        station = self.scheduler.floor.stations.get(worker.url)
+        return station is not None and station.taken > 0
+
     def look(self) -> None:
         """
         Have everything done that is due.
