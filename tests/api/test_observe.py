@@ -20,7 +20,13 @@ def test_health() -> None:
     router = MemoryRouter("a", "b")
     healthy = router.ask("GET", "/health")
     assert healthy.status == 200
-    counts = {"dead_workers": 0, "sleeping_workers": 0, "total_workers": 2}
+    counts = {
+        "dead_workers": 0,
+        "sleeping_workers": 0,
+        "stale_workers": 0,
+        "total_workers": 2,
+        "weights_epoch": 0,
+    }
     assert healthy.json == {"status": "healthy", "healthy_workers": 2, **counts}
     for worker in router.service.pool:
         router.service.pool.record_probe(worker, BAD, threshold=1)
@@ -65,12 +71,16 @@ def test_health_workers() -> None:
                 "active_requests": 1,
                 "is_dead": False,
                 "consecutive_failures": 0,
+                "weights_epoch": 0,
+                "is_stale": False,
             },
             {
                 "url": "http://b:1",
                 "active_requests": 0,
                 "is_dead": False,
                 "consecutive_failures": 1,
+                "weights_epoch": 0,
+                "is_stale": False,
             },
         ]
     }
@@ -115,6 +125,9 @@ def test_the_route_table_is_complete() -> None:
         "/update_weights_from_tensor_checker": post,
         "/queue": get,
         "/queue/<id>": {"DELETE"},
+        "/weights": get,
+        "/weights/verify": post,
+        "/weights/resolve": post,
         "/rollouts/<path:id>": get | {"DELETE"},
         "/workers": get | post,
         "/workers/<path:worker_id>": get | delete | {"PUT"},

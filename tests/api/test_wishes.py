@@ -17,6 +17,7 @@ from twisted.web.http_headers import Headers
 
 from sgl_droute.api.wishes import Wishes, wishes_of
 from sgl_droute.errors import BadRequest
+from sgl_droute.fleet.capabilities import RequiredEpoch
 
 HOME = IPv4Address("TCP", "10.1.2.3", 40000)
 
@@ -65,8 +66,10 @@ def test_all_wishes() -> None:
         "X-Rollout-Group": "prompt/1",
         "X-Router-Why": "1",
         "X-Client-Id": "trainer",
+        "x-require-epoch": ">=8",
     }
-    assert wishes(headers) == Wishes("id:trainer", 3, 102.5, "step-7", 512, "prompt/1", True)
+    epoch = RequiredEpoch(8)
+    assert wishes(headers) == Wishes("id:trainer", 3, 102.5, "step-7", 512, "prompt/1", True, epoch)
 
 
 @given(st.integers())
@@ -116,6 +119,39 @@ def test_no_deadline(text: str) -> None:
     assert told.startswith("X-Deadline-Ms must be a number of milliseconds above 0, not '")
 
 
+@pytest.mark.parametrize(
+    ("text", "epoch"),
+    [
+        ("=7", RequiredEpoch(7, exact=True)),
+        (">=7", RequiredEpoch(7)),
+        ("  >= \t 7 ", RequiredEpoch(7)),
+        ("= 0", RequiredEpoch(0, exact=True)),
+        (">=999999999999999", RequiredEpoch(999_999_999_999_999)),
+    ],
+)
+def test_epochs(text: str, epoch: RequiredEpoch) -> None:
+    """
+    An epoch is required exactly or at least, with spaces or without.
+    """
+    assert wishes({"X-Require-Epoch": text}).epoch == epoch
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "7", "=", ">=", ">7", "> =7", "==7", "<=7", "=x", "=1.0", "=1, =2", "=7-8"),
+        *("=-1", ">=-1", "=+1", "=٧", "=" + "9" * 16, ">=" + "9" * 5000),  # noqa: RUF001
+    ],
+)
+def test_no_epochs(text: str) -> None:
+    """
+    What names no epoch is refused, and so is a number that no fleet will reach.
+    """
+    told = refusal({"X-Require-Epoch": text})
+    assert told.startswith("X-Require-Epoch must be =N or >=N with a weights epoch N, not '")
+    assert len(told) < 200
+
+
 @pytest.mark.parametrize("header", ["X-Rollout-Batch", "X-Rollout-Group", "X-Client-Id"])
 @pytest.mark.parametrize("text", ["", "a b", "a" * 201, "größe", "a\tb"])
 def test_no_names(header: str, text: str) -> None:
@@ -152,6 +188,7 @@ def test_a_size_of_nothing() -> None:
         "X-Rollout-Size",
         "X-Rollout-Group",
         "X-Router-Why",
+        "X-Require-Epoch",
         "X-Client-Id",
     ],
 )
@@ -190,7 +227,14 @@ def test_clients() -> None:
 
 @given(
     st.sampled_from(
-        ["X-Priority", "X-Deadline-Ms", "X-Rollout-Batch", "X-Rollout-Size", "X-Rollout-Group"]
+        [
+            "X-Priority",
+            "X-Deadline-Ms",
+            "X-Rollout-Batch",
+            "X-Rollout-Size",
+            "X-Rollout-Group",
+            "X-Require-Epoch",
+        ]
     ),
     st.binary(max_size=30),
 )

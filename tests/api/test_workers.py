@@ -147,6 +147,8 @@ def test_a_worker_that_is_known() -> None:
         "video_support": True,
         "capabilities": ["image", "video"],
         "model": "nvidia/Cosmos3-Nano",
+        "weights_epoch": 0,
+        "is_stale": False,
         "weights": None,
         "replicas": 2,
         "concurrency": None,
@@ -200,7 +202,8 @@ def test_counts() -> None:
 
 def test_weights() -> None:
     """
-    The weights of the last update that a worker took are shown until it is restarted.
+    The weights of the last update that a worker took are shown; after a restart, once it has taken
+    that again.
     """
     router = started("a")
     client = router.begin("POST", "/update_weights_from_disk", json={"model_path": "new/path"})
@@ -212,8 +215,10 @@ def test_weights() -> None:
     router.stop_worker("a")
     router.wait(10)
     router.start_worker("a")
+    assert shown(router, "a")["is_stale"] is True
     router.wait(10)
-    assert shown(router, "a")["weights"] is None
+    assert (shown(router, "a")["weights"], shown(router, "a")["is_stale"]) == ("new/path", False)
+    assert set(router.workers["a"].weights.sources.values()) == {"new/path"}
 
 
 def test_failures_and_their_end() -> None:
@@ -568,7 +573,7 @@ def test_restarted_while_quarantined(why: str, how: str) -> None:
     else:
         client = router.begin("PUT", path_of("a"), json={"is_dead": False})
     answered(router, client)
-    router.wait(3)
+    router.wait(10)
     assert router.workers["a"].weights.loaded == {"fox": "loras/fox"}
     assert shown(router, "a")["state"] == "ready"
 
@@ -835,7 +840,9 @@ def test_health_counts() -> None:
         "healthy_workers": 3,
         "dead_workers": 0,
         "sleeping_workers": 0,
+        "stale_workers": 0,
         "total_workers": 3,
+        "weights_epoch": 0,
     }
     put(router, "a", is_dead=True)
     some = router.ask("GET", "/health")
@@ -848,7 +855,9 @@ def test_health_counts() -> None:
         "healthy_workers": 0,
         "dead_workers": 1,
         "sleeping_workers": 2,
+        "stale_workers": 0,
         "total_workers": 3,
+        "weights_epoch": 0,
     }
 
 

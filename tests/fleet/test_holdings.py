@@ -172,6 +172,25 @@ def test_who_may_know() -> None:
     assert not owners.is_unknown("video", "x", fleet.now)
 
 
+def test_epochs() -> None:
+    """
+    A thing keeps the epoch of its creation, whatever is heard of it later at its worker; elsewhere,
+    and of what nobody holds, no epoch is known.
+    """
+    fleet = stage(A, B)
+    for kind in KINDS:
+        fleet.holdings.made(kind, fleet.pool[A], {"id": "x", "status": "queued"}, "7-8")
+        fleet.holdings.seen(kind, "x", fleet.pool[A], {"status": "queued"})
+        fleet.holdings.row(kind, fleet.pool[A], {"id": "x", "status": "completed"})
+    assert [fleet.holdings.epoch(kind, "x") for kind in KINDS] == ["7-8"] * len(KINDS)
+    fleet.holdings.seen("video", "x", fleet.pool[B], {"status": "queued"})
+    fleet.holdings.deleted("mesh", "x")
+    assert fleet.holdings.epoch("video", "x") == fleet.holdings.epoch("mesh", "x") == ""
+    fleet.holdings.seen("video", "y", fleet.pool[B], {"status": "queued"})
+    fleet.holdings.seen("video", "y", fleet.pool[B], {"status": "queued"}, "7")
+    assert fleet.holdings.epoch("video", "y") == "7"
+
+
 @frozen
 class Thing:
     """Something that a worker made."""

@@ -5,15 +5,18 @@ Owners: an id leads to the worker that issued it last, for as long as it is used
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from sgl_droute.fleet.owners import LONGEST_ID, MOST_UNKNOWN, Entry, Owners
+from sgl_droute.fleet.owners import DOUBTED, LONGEST_ID, MOST_UNKNOWN, Entry, Owners
 
 KINDS = st.sampled_from(["image", "video", "mesh"])
 IDS = st.sampled_from(["a", "b", "c", "d", "e"])
 WORKERS = st.sampled_from(["http://w1:1", "http://w2:1"])
+EPOCHS = st.sampled_from(["", "7", "7-8", "unknown"])
+LIVES = st.integers(-1, 3)
 TTL = 100.0
 
 
@@ -102,6 +105,107 @@ def test_every_change_is_told() -> None:
         ("image", "c", None),
         ("image", "d", Entry("http://w1:1", 162.0)),
     ]
+
+
+def test_epochs() -> None:
+    """
+    What an id was made at is kept, and told, until it is learned otherwise; who knows nothing of it
+    says nothing against it. Another worker's thing is another one.
+    """
+    owners = Owners(TTL)
+    changes = told(owners)
+    owners.learn("video", "x", "http://w1:1", 0.0)
+    owners.learn("video", "x", "http://w1:1", 0.1, epoch="7")
+    owners.learn("video", "x", "http://w1:1", 0.2)
+    owners.learn("video", "x", "http://w1:1", 0.3, epoch="7")
+    owners.learn("video", "x", "http://w1:1", 50.0)
+    owners.learn("video", "x", "http://w1:1", 50.1, epoch="7-8")
+    owners.learn("video", "x", "http://w2:1", 50.2)
+    assert changes == [
+        ("video", "x", Entry("http://w1:1", 0.0)),
+        ("video", "x", Entry("http://w1:1", 0.1, "7")),
+        ("video", "x", Entry("http://w1:1", 50.0, "7")),
+        ("video", "x", Entry("http://w1:1", 50.1, "7-8")),
+        ("video", "x", Entry("http://w2:1", 50.2)),
+    ]
+
+
+def test_epochs_are_kept_once() -> None:
+    """
+    Thousands of ids of an epoch hold one text of it, learned or restored.
+    """
+    owners = Owners(TTL)
+    owners.restore([("video", "old", Entry("http://w1:1", 0.0, "".join(["7", "-8"])))])
+    owners.learn("video", "new", "http://w1:1", 0.0, epoch="".join(["7", "-8"]))
+    owners.learn("video", "later", "http://w1:1", 0.0)
+    owners.learn("video", "later", "http://w1:1", 0.0, epoch="".join(["7", "-8"]))
+    entries = [owners.entry("video", id) for id in ("old", "new", "later")]
+    assert len({id(entry.epoch) for entry in entries if entry is not None}) == 1
+
+
+def test_lives() -> None:
+    """
+    The process that had an id last is known, and not told: it is news of this run only. Who does
+    not know it says nothing against it.
+    """
+    owners = Owners(TTL)
+    changes = told(owners)
+    lives = []
+    for life in (-1, 3, -1, 4):
+        owners.learn("video", "x", "http://w1:1", 0.0, life=life)
+        entry = owners.entry("video", "x")
+        assert entry is not None
+        lives.append(entry.life)
+    assert lives == [-1, 3, 3, 4]
+    assert len(changes) == 1
+    owners.learn("video", "x", "http://w1:1", 0.0, epoch="7")
+    assert owners.entry("video", "x") == Entry("http://w1:1", 0.0, "7", 4)
+    owners.learn("video", "x", "http://w2:1", 0.0, life=0)
+    assert owners.entry("video", "x") == Entry("http://w2:1", 0.0, "", 0)
+
+
+def test_a_use_does_not_change_what_is_known() -> None:
+    """
+    However often an id is asked for, its epoch and process stay known.
+    """
+    owners = Owners(TTL)
+    owners.learn("video", "x", "http://w1:1", 0.0, epoch="7", life=2)
+    assert owners.owner("video", "x", 50.0) == "http://w1:1"
+    assert owners.entry("video", "x") == Entry("http://w1:1", 50.0, "7", 2)
+
+
+def test_doubt() -> None:
+    """
+    What may have been deleted is in doubt whatever is heard of it later, until it is learned from
+    another worker or anew.
+    """
+    owners = Owners(TTL)
+    owners.doubt("video", "x")
+    assert owners.entry("video", "x") is None
+    owners.learn("video", "x", "http://w1:1", 0.0, epoch="7", life=2)
+    owners.doubt("video", "x")
+    for epoch, life in (("", -1), ("", 2), ("", 3), ("8", 3)):
+        owners.learn("video", "x", "http://w1:1", 0.0, epoch=epoch, life=life)
+        entry = owners.entry("video", "x")
+        assert entry is not None
+        assert entry.life == DOUBTED
+    owners.learn("video", "x", "http://w2:1", 0.0, life=5)
+    assert owners.entry("video", "x") == Entry("http://w2:1", 0.0, "", 5)
+    owners.forget("video", "x")
+    owners.learn("video", "x", "http://w2:1", 0.0, life=5)
+    assert owners.entry("video", "x") == Entry("http://w2:1", 0.0, "", 5)
+
+
+def test_restored_lives() -> None:
+    """
+    After a restart of the router nobody knows which process had an id.
+    """
+    owners = Owners(TTL)
+    lived = {"a": 3, "b": DOUBTED}
+    owners.restore(
+        ("video", id, Entry("http://w1:1", 0.0, "7", life)) for id, life in lived.items()
+    )
+    assert [owners.entry("video", id) for id in lived] == [Entry("http://w1:1", 0.0, "7")] * 2
 
 
 def test_restored_entries() -> None:
@@ -193,11 +297,14 @@ class OwnersMachine(RuleBasedStateMachine):
         self.used: dict[tuple[str, str], float] = {}
         self.order: list[tuple[str, str]] = []
         self.kept: dict[tuple[str, str], Entry] = {}
+        self.known: dict[tuple[str, str], tuple[str, int]] = {}
 
     def changed(self, kind: str, id: str, entry: Entry | None) -> None:
         if entry is None:
             del self.kept[kind, id]
+            del self.known[kind, id]
         else:
+            entry = evolve(entry, life=-1)
             assert self.kept.get((kind, id)) != entry
             self.kept[kind, id] = entry
 
@@ -209,9 +316,17 @@ class OwnersMachine(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(kind=KINDS, id=IDS, worker=WORKERS)
-    def learn(self, kind: str, id: str, worker: str) -> None:
-        self.owners.learn(kind, id, worker, self.now)
+    @rule(kind=KINDS, id=IDS, worker=WORKERS, epoch=EPOCHS, life=LIVES)
+    def learn(self, kind: str, id: str, worker: str, epoch: str, life: int) -> None:
+        self.owners.owner(kind, "nobody's", self.now)  # drops what is too old
+        epoch_before, life_before = self.known.get((kind, id), ("", -1))
+        if self.issued.get((kind, id)) != worker:
+            epoch_before, life_before = "", -1
+        self.known[kind, id] = (
+            epoch or epoch_before,
+            life_before if life == -1 or life_before == DOUBTED else life,
+        )
+        self.owners.learn(kind, id, worker, self.now, epoch=epoch, life=life)
         self.issued[kind, id] = worker
         self.use((kind, id))
         assert not self.owners.is_unknown(kind, id, self.now)
@@ -228,6 +343,12 @@ class OwnersMachine(RuleBasedStateMachine):
             assert found is None or (silence <= 1.01 * TTL + 1e-6 and recent)
         if found is not None:
             self.use(key)
+
+    @rule(kind=KINDS, id=IDS)
+    def doubt(self, kind: str, id: str) -> None:
+        self.owners.doubt(kind, id)
+        if (kind, id) in self.known:
+            self.known[kind, id] = (self.known[kind, id][0], DOUBTED)
 
     @rule(kind=KINDS, id=IDS)
     def forget(self, kind: str, id: str) -> None:
@@ -247,10 +368,16 @@ class OwnersMachine(RuleBasedStateMachine):
         self.owners = Owners(TTL, most=self.MOST, on_change=self.changed)
         self.owners.restore((kind, id, entry) for (kind, id), entry in self.kept.items())
         self.order = sorted(self.kept, key=lambda key: self.kept[key].used)
+        self.known = {key: (epoch, -1) for key, (epoch, _) in self.known.items()}
 
     @invariant()
     def what_was_told_is_what_is_kept(self) -> None:
         assert len(self.owners) == len(self.kept) <= self.MOST
+        assert self.known.keys() == self.kept.keys()
+        for key, told in self.kept.items():
+            epoch, life = self.known[key]
+            assert self.owners.entry(*key) == evolve(told, epoch=epoch, life=life)
+            assert told.epoch == epoch
 
 
 TestOwnersMachine = OwnersMachine.TestCase

@@ -15,12 +15,14 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from sgl_droute.errors import BadRequest, NotFound, NoWorker, RouterError
 from sgl_droute.fleet.capabilities import ANYTHING, IMAGE, MESH, REALTIME, VIDEO, Want, reported
-from sgl_droute.fleet.loras import LoraCall, LoraSet
+from sgl_droute.fleet.modules import ALL
 from sgl_droute.fleet.pool import Pool
+from sgl_droute.fleet.weights import DISK, Actual, Desired, Update
 from sgl_droute.fleet.worker import Probe, Worker
 
 GOOD = Probe(healthy=True)
 BAD = Probe(healthy=False, reason="/health answered 503")
+LACKING = ". Stale workers lack weights or adapters that the fleet has: see GET /weights"
 URLS = st.sampled_from([f"http://w{number}:30000" for number in range(5)])
 
 
@@ -144,7 +146,7 @@ def test_nobody_is_able() -> None:
         ({"draining": True}, "draining"),
         ({"disabled": True}, "disabled"),
         ({"asleep": True}, "sleeping"),
-        ({"stale": True}, "stale"),
+        ({"actual": Actual(torn=ALL)}, "stale"),
         ({"dead": True}, "dead"),
         ({"sessions": 1}, "in a realtime session"),
     ],
@@ -156,7 +158,10 @@ def test_the_able_are_not_eligible(facet: dict[str, Any], word: str) -> None:
     pool = mixed()
     pool.change(pool["http://video:1"], lambda now: evolve(now, **facet))
     sentence = f"No eligible video-capable workers available in the pool: 1 {word}"
-    assert why(pool, REALTIME) == (NoWorker, sentence)
+    kind, said = why(pool, REALTIME)
+    assert kind is NoWorker
+    assert said.removesuffix(LACKING) == sentence
+    assert said.endswith(LACKING) == (word == "stale")
 
 
 def test_a_model_that_cannot() -> None:
@@ -239,7 +244,9 @@ def test_observers_hear_changes_in_order() -> None:
     assert told == [(1, False), (1, True)]
 
 
-SET = LoraSet().after(LoraCall("/v1/set_lora", {"lora_nickname": "x", "lora_path": "p/x"}))
+def set_facet(pool: Pool, url: str, name: str) -> None:
+    facets: dict[str, Any] = {name: True}
+    pool.change(pool[url], lambda now: evolve(now, **facets))
 
 
 def healthy(*names: str) -> Pool:
@@ -249,92 +256,89 @@ def healthy(*names: str) -> Pool:
     return pool
 
 
-def test_who_missed_a_lora_call_is_stale() -> None:
+def test_records_are_judged() -> None:
     """
-    Workers that took the call go on; the others get nothing until they have caught up.
+    Every change is told with what follows from it for the weights: observers never see a worker
+    that lacks what its model is to have and gets work all the same.
+    """
+    pool = pool_of()
+    pool.epochs.set(None, Desired().updated(Update(1, DISK)))
+    seen: list[tuple[str, bool]] = []
+    pool.watch(lambda before, now: seen.append((now.state, now.eligible)) if now else None)
+    worker = pool.add("http://a:1")
+    pool.record_probe(worker, GOOD, threshold=3)
+    pool.epochs.set(None, Desired())
+    pool.judge()
+    assert seen == [("stale", False), ("stale", False), ("ready", True)]
+
+
+def test_judging_one() -> None:
+    """
+    Only the record that is asked about follows what is desired by now; one that is gone is no
+    error, and one that says so already is not told again.
     """
     pool = healthy("a", "b")
-    took = [pool["http://a:1"]]
-    pool.record_loras(SET, took)
-    assert [worker.state for worker in pool] == ["ready", "stale"]
-    pool.record_caught_up(pool["http://b:1"], SET)
-    assert [worker.state for worker in pool] == ["ready", "ready"]
+    gone = pool.add("http://gone:1")
+    pool.remove("http://gone:1")
+    pool.epochs.set(None, Desired().updated(Update(1, DISK)))
+    told: list[Worker | None] = []
+    pool.watch(lambda before, now: told.append(now))
+    for worker in (pool["http://a:1"], pool["http://a:1"], gone):
+        pool.judge_one(worker)
+    assert [worker.state for worker in pool] == ["stale", "ready"]
+    assert told == [pool["http://a:1"]]
 
 
-def test_catching_up_with_yesterday() -> None:
+def test_who_catches_up() -> None:
     """
-    A worker that took a set which is no longer the fleet's stays stale.
+    Waiting is of use while a worker that may serve the request lacks nothing but weights; not for
+    one that is out of rotation, is excluded, or serves another model.
     """
-    pool = healthy("a", "b")
-    pool.record_loras(SET, [pool["http://a:1"]])
-    later = SET.after(LoraCall("/v1/set_lora", {"lora_nickname": "y", "lora_path": "p/y"}))
-    before = pool["http://b:1"]
-    pool.record_loras(later, [pool["http://a:1"]])
-    pool.record_caught_up(before, SET)
-    assert pool["http://b:1"].stale
-    assert not pool["http://a:1"].stale
+    pool = mixed()
+    assert not pool.catches_up(VIDEO)
+    pool.epochs.set("m", Desired().updated(Update(1, DISK)))
+    pool.judge()
+    assert pool.catches_up(VIDEO)
+    assert not pool.catches_up(VIDEO, ["http://video:1"])
+    assert not pool.catches_up(evolve(VIDEO, model="other"))
+    pool.change(pool["http://video:1"], lambda now: evolve(now, disabled=True))
+    assert not pool.catches_up(VIDEO)
 
 
-def test_a_stale_worker_that_takes_a_whole_set() -> None:
+def test_whom_an_update_goes_to() -> None:
     """
-    A call that gives the whole set brings any worker up to date; one that builds on others only
-    those who had these.
+    It goes to all who can take it, and can be of use: not to those that are dead, asleep, disabled
+    or of another model, but to those that have not said theirs.
     """
-    pool = healthy("a", "b")
-    pool.record_loras(SET, [pool["http://a:1"]])
-    merged = SET.after(LoraCall("/v1/merge_lora_weights", {}))
-    pool.record_loras(merged, list(pool))
-    assert [worker.state for worker in pool] == ["ready", "stale"]
-    again = merged.after(LoraCall("/v1/set_lora", {"lora_nickname": "y", "lora_path": "p/y"}))
-    pool.record_loras(again, list(pool))
-    assert [worker.state for worker in pool] == ["ready", "ready"]
+    pool = healthy("dead", "asleep", "disabled", "other", "draining", "mine", "unknown")
+    for name in ("dead", "asleep", "disabled", "draining"):
+        set_facet(pool, f"http://{name}:1", name)
+        able(pool, f"http://{name}:1")
+    able(pool, "http://other:1", model="o")
+    able(pool, "http://mine:1")
+    urls = [[worker.url[7:-2] for worker in pool.updatable(name)] for name in (None, "m", "o")]
+    assert urls == [
+        ["other", "draining", "mine", "unknown"],
+        ["draining", "mine", "unknown"],
+        ["other", "unknown"],
+    ]
 
 
-def test_a_restart_during_the_call() -> None:
+def test_nobody_to_update() -> None:
     """
-    A worker that was restarted after it took the call has forgotten it.
-    """
-    pool = healthy("a", "b")
-    took = list(pool)
-    pool.record_lapse(pool["http://b:1"])
-    pool.record_probe(pool["http://b:1"], GOOD, threshold=3)
-    pool.record_loras(SET, took)
-    assert [worker.state for worker in pool] == ["ready", "stale"]
-
-
-def test_new_and_returned_workers_are_stale() -> None:
-    """
-    With a LoRA set in force, who joins or was out of reach gets no work before it has the set.
+    A model that nobody serves is told as 404; one of whose workers none can be called as 503.
     """
     pool = healthy("a")
-    pool.record_loras(SET, list(pool))
-    pool.add("http://new:1")
-    assert pool["http://new:1"].stale
-    pool.record_lapse(pool["http://a:1"])
-    assert pool["http://a:1"].stale
-    pool.record_caught_up(pool["http://a:1"], SET)
-    assert pool["http://a:1"].stale
-    pool.record_probe(pool["http://a:1"], GOOD, threshold=3)
-    pool.record_caught_up(pool["http://a:1"], SET)
-    assert not pool["http://a:1"].stale
+    able(pool, "http://a:1")
+    with pytest.raises(NotFound, match="'other' is served by no worker"):
+        pool.updatable("other")
+    pool.change(pool["http://a:1"], lambda now: evolve(now, disabled=True))
+    for name in (None, "m"):
+        with pytest.raises(NoWorker, match="1 disabled"):
+            pool.updatable(name)
 
 
-def test_back_from_quarantine_with_a_set_in_force() -> None:
-    """
-    Whoever was quarantined may have been restarted: it catches up before it gets work.
-    """
-    pool = healthy("a", "b")
-    pool.record_loras(SET, list(pool))
-    for _ in range(3):
-        pool.record_probe(pool["http://a:1"], Probe(healthy=False, silent=True), threshold=3)
-    assert pool["http://a:1"].dead
-    pool.add("http://a:1")
-    pool.record_probe(pool["http://a:1"], GOOD, threshold=3)
-    assert pool["http://a:1"].state == "stale"
-    assert pool["http://b:1"].state == "ready"
-
-
-FACETS = ("draining", "disabled", "asleep", "stale")
+FACETS = ("draining", "disabled", "asleep")
 TASKS = {"image": ("T2I",), "video": ("T2V",), "both": ("T2V", "T2I"), "mesh": ("I2M",)}
 WANTS = [
     ANYTHING,

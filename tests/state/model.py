@@ -5,8 +5,10 @@ A store as a plain model: what the next process should read.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import ClassVar
+
+from twisted.internet.defer import Deferred, succeed
 
 from sgl_droute.state.saved import Saved, SavedOwner, SavedWorker
 from sgl_droute.state.store import Store
@@ -20,19 +22,31 @@ class Model(Store):
         puts: How often something was put of each worker's speed (count).
     """
 
+    durable: ClassVar[bool] = True
+    place = "/a/model"
+
     def __init__(self, saved: Saved) -> None:
         self.workers = {worker.url: worker for worker in saved.workers}
         self.owners = {(owner.kind, owner.id): owner for owner in saved.owners}
         self.loras = saved.loras
         self.speeds = dict(saved.speeds)
+        self.weights = saved.weights
         self.puts: Counter[str] = Counter()
         self._before: list[Callable[[bool], None]] = []
 
     def load(self) -> Saved:
         self._before.clear()
+        return self.saved()
+
+    def saved(self) -> Saved:
+        """
+        What the next process will read.
+        """
         owners = sorted(self.owners.values(), key=lambda each: (each.used, each.kind, each.id))
         speeds = tuple(sorted(self.speeds.items()))
-        return Saved(tuple(self.workers.values()), tuple(owners), self.loras, speeds)
+        workers = tuple(self.workers.values())
+        loras = () if self.weights else self.loras
+        return Saved(workers, tuple(owners), loras, speeds, self.weights)
 
     def put_worker(self, worker: SavedWorker) -> None:
         self.workers[worker.url] = worker  # a dict keeps the place of a key that it has
@@ -46,8 +60,8 @@ class Model(Store):
     def drop_owner(self, kind: str, owner_id: str) -> None:
         self.owners.pop((kind, owner_id), None)
 
-    def put_loras(self, calls: Sequence[Mapping[str, Any]]) -> None:
-        self.loras = tuple(calls)
+    def put_weights(self, text: str) -> None:
+        self.weights = text
 
     def put_speeds(self, url: str, text: str) -> None:
         self.speeds[url] = text
@@ -58,6 +72,9 @@ class Model(Store):
 
     def before_writing(self, put: Callable[[bool], None]) -> None:
         self._before.append(put)
+
+    def written(self) -> Deferred[None]:
+        return succeed(None)
 
     def write(self, *, last: bool = False) -> None:
         """

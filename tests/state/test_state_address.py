@@ -79,19 +79,24 @@ def test_open_store(tmp_path: Path) -> None:
     assert isinstance(open_store("memory:", clock, job_ttl=1.0, max_owners=1), MemoryStore)
     store = open_store(f"sqlite://{tmp_path}/x.sqlite", clock, job_ttl=1.0, max_owners=1)
     assert isinstance(store, SqliteStore)
+    assert (store.durable, store.place) == (True, f"{tmp_path}/x.sqlite")
     assert store.load() == Saved()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_memory_keeps_nothing() -> None:
     """
-    A memory store takes every change and gives nothing back.
+    A memory store takes every change and gives nothing back; it says so, and has never anything to
+    write.
     """
     store = MemoryStore()
     store.startService()
     store.put_worker(SavedWorker(url="http://w:1"))
     store.put_owner(SavedOwner(kind="image", id="i", worker="http://w:1", used=0.0))
-    store.put_loras([{"path": "/v1/set_lora"}])
+    store.put_weights("{}")
+    done: list[None] = []
+    store.written().addCallback(done.append)
+    assert (done, store.durable, store.place) == ([None], False, "memory:")
     store.drop_worker("http://w:1")
     store.drop_owner("image", "i")
     store.stopService()

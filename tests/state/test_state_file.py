@@ -11,16 +11,25 @@ import socket
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from attrs import evolve, frozen
 
 from sgl_droute.state import database as database_module
 from sgl_droute.state.database import Database, StateError
 from sgl_droute.state.saved import SavedOwner, SavedWorker
-from sgl_droute.state.tables import EMPTY, STEPS, Contents, put_speeds, put_worker
+from sgl_droute.state.tables import (
+    EMPTY,
+    STEPS,
+    Contents,
+    put_owner,
+    put_speeds,
+    put_weights,
+    put_worker,
+)
 from tests.state.hands import Bench
 
 W1 = SavedWorker(url="http://w1:1")
@@ -66,14 +75,47 @@ OF_FIRST_VERSION = Contents(
     (SavedOwner(kind="video", id="v", worker="http://w1:1", used=2.5, open=True),),
     ({"a": 1},),
     (),
+    "",
 )
 
+# What version 2 made of it, and wrote.
+SECOND_VERSION = (
+    *FIRST_VERSION,
+    "ALTER TABLE workers ADD COLUMN concurrency",
+    "ALTER TABLE workers ADD COLUMN speed REAL",
+    "CREATE TABLE speeds (url TEXT PRIMARY KEY, learned TEXT NOT NULL) WITHOUT ROWID",
+    "PRAGMA user_version = 2",
+    "INSERT INTO speeds VALUES ('http://w2:1', '[1]')",
+)
+OF_SECOND_VERSION = evolve(OF_FIRST_VERSION, speeds=(("http://w2:1", "[1]"),))
 
-@pytest.fixture
-def older(path: str) -> str:
-    """A state file of version 1."""
-    execute(path, *FIRST_VERSION)
-    return path
+
+@frozen
+class Older:
+    """
+    A state file as an older version left it.
+
+    Attributes:
+        path: The file.
+        version: That version.
+        contents: What it holds.
+    """
+
+    path: str
+    version: int
+    contents: Contents
+
+    @property
+    def steps(self) -> Sequence[str]:
+        return STEPS[self.version]
+
+
+@pytest.fixture(params=[1, 2])
+def older(path: str, request: pytest.FixtureRequest) -> Older:
+    """A state file of each older version."""
+    execute(path, *(FIRST_VERSION if request.param == 1 else SECOND_VERSION))
+    contents = OF_FIRST_VERSION if request.param == 1 else OF_SECOND_VERSION
+    return Older(path, request.param, contents)
 
 
 def owner(name: str, used: float = 0.0) -> SavedOwner:
@@ -152,7 +194,7 @@ def test_newer_version(written: str) -> None:
     execute(written, "PRAGMA user_version = 7")
     before = Path(written).read_bytes()
     assert refused(written) == (
-        f"state file {written}: has version 7, and this sgl-droute reads versions 1 to 2 only: "
+        f"state file {written}: has version 7, and this sgl-droute reads versions 1 to 3 only: "
         "a newer one wrote it"
     )
     assert Path(written).read_bytes() == before
@@ -171,90 +213,100 @@ def schema(path: str) -> dict[str, list[tuple[object, ...]]]:
         }
 
 
-def test_older_version_is_read(older: str) -> None:
+def test_older_version_is_read(older: Older) -> None:
     """
-    A file of version 1 is read whole, and reading leaves it as it was.
+    A file of an older version is read whole, and reading leaves it as it was.
     """
-    before = Path(older).read_bytes()
-    assert Database(older).read(patience=0.0) == OF_FIRST_VERSION
-    assert Path(older).read_bytes() == before
+    before = Path(older.path).read_bytes()
+    assert Database(older.path).read(patience=0.0) == older.contents
+    assert Path(older.path).read_bytes() == before
 
 
-def test_older_version_is_upgraded(older: str, tmp_path: Path) -> None:
+def test_older_version_is_upgraded(older: Older, tmp_path: Path) -> None:
     """
-    The first write makes a file of version 1 like a new one, and keeps all that it held.
+    The first write makes a file of an older version like a new one, and keeps all that it held; of
+    the LoRA set that is told in another way from the first weights on.
     """
     fresh = str(tmp_path / "fresh.sqlite")
-    fast = SavedWorker(url="http://w2:1", concurrency="auto", speed=2.0)
-    for path in (older, fresh):
+    fast = SavedWorker(url="http://w2:1", dead=True, barred=True, concurrency="auto", speed=2.0)
+    made = SavedOwner(kind="video", id="w", worker=fast.url, used=3.0, epoch="7-8")
+    changes = [put_worker(fast, 1), put_owner(made), put_speeds(fast.url, "x"), put_weights("{}")]
+    for path in (older.path, fresh):
         database = Database(path)
-        database.write([put_worker(fast, 1), put_speeds(fast.url, "x")], patience=0.0)
+        database.write(changes, patience=0.0)
         database.close()
-    assert schema(older) == schema(fresh)
-    contents = Database(older).read(patience=0.0)
-    assert contents.workers == (fast, *OF_FIRST_VERSION.workers[1:])
-    assert contents.owners == OF_FIRST_VERSION.owners
-    assert contents.loras == OF_FIRST_VERSION.loras
-    assert contents.speeds == ((fast.url, "x"),)
+    assert schema(older.path) == schema(fresh)
+    assert Database(older.path).read(patience=0.0) == evolve(
+        older.contents,
+        workers=(fast, *older.contents.workers[1:]),
+        owners=(*older.contents.owners, made),
+        loras=(),
+        speeds=((fast.url, "x"),),
+        weights="{}",
+    )
 
 
-@pytest.mark.parametrize("done", range(len(STEPS[1]) + 1))
-def test_upgrade_that_fails(older: str, done: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upgrade_that_fails(older: Older, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Wherever an upgrade is cut off, the file is of version 1 as before, and the next write upgrades.
+    Wherever an upgrade is cut off, the file is of its version as before, and the next write
+    upgrades.
     """
-    steps = {1: (*STEPS[1][:done], "SELECT * FROM nowhere")}
-    before = schema(older)
-    with monkeypatch.context() as patched:
-        patched.setattr(database_module, "STEPS", steps)
-        with pytest.raises(StateError, match="no such table: nowhere"):
-            Database(older).write([put_speeds(W1.url, "x")], patience=0.0)
-    assert schema(older) == before
-    assert Database(older).read(patience=0.0) == OF_FIRST_VERSION
-    database = Database(older)
+    before = schema(older.path)
+    for done in range(len(older.steps) + 1):
+        steps = {older.version: (*older.steps[:done], "SELECT * FROM nowhere")}
+        with monkeypatch.context() as patched:
+            patched.setattr(database_module, "STEPS", steps)
+            with pytest.raises(StateError, match="no such table: nowhere"):
+                Database(older.path).write([put_speeds(W1.url, "x")], patience=0.0)
+        assert schema(older.path) == before
+        assert Database(older.path).read(patience=0.0) == older.contents
+    database = Database(older.path)
     database.write([put_speeds(W1.url, "x")], patience=0.0)
     database.close()
-    assert Database(older).read(patience=0.0).speeds == ((W1.url, "x"),)
+    speeds = ((W1.url, "x"), *older.contents.speeds)
+    assert Database(older.path).read(patience=0.0) == evolve(older.contents, speeds=speeds)
 
 
-@pytest.mark.parametrize("done", range(1, len(STEPS[1]) + 1))
-def test_killed_during_an_upgrade(older: str, done: int) -> None:
+def test_killed_during_an_upgrade(older: Older) -> None:
     """
-    What a process leaves that is killed during an upgrade is a file of version 1.
+    What a process leaves that is killed during an upgrade is a file of the version before it.
     """
-    copy = f"{older}-copy"
-    with closing(sqlite3.connect(older, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in STEPS[1][:done]:
-            connection.execute(statement)
-        for suffix in ("", "-wal"):
-            shutil.copy(f"{older}{suffix}", f"{copy}{suffix}")
-    assert Database(copy).read(patience=0.0) == OF_FIRST_VERSION
+    for done in range(1, len(older.steps) + 1):
+        copy = f"{older.path}-copy{done}"
+        with closing(sqlite3.connect(older.path, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in older.steps[:done]:
+                connection.execute(statement)
+            for suffix in ("", "-wal"):
+                shutil.copy(f"{older.path}{suffix}", f"{copy}{suffix}")
+        assert Database(copy).read(patience=0.0) == older.contents
 
 
-def test_upgrade_on_a_full_disk(older: str) -> None:
+def test_upgrade_on_a_full_disk(older: Older) -> None:
     """
     A disk without room for the upgrade leaves the file as it was, and it is done when there is.
     """
-    database = Database(older)
+    database = Database(older.path)
     with full_disk(0), pytest.raises(StateError):
         database.write([put_worker(W1, 3)], patience=0.0)
-    assert Database(older).read(patience=0.0) == OF_FIRST_VERSION
+    assert Database(older.path).read(patience=0.0) == older.contents
     database.write([put_worker(W1, 3)], patience=0.0)
     database.close()
-    assert Database(older).read(patience=0.0).workers == (OF_FIRST_VERSION.workers[0], W1)
+    workers = (older.contents.workers[0], W1)
+    assert Database(older.path).read(patience=0.0) == evolve(older.contents, workers=workers)
 
 
-def test_upgraded_by_another(older: str) -> None:
+def test_upgraded_by_another(older: Older) -> None:
     """
     A file that another process upgraded since it was read is written to all the same.
     """
-    mine, other = Database(older), Database(older)
+    mine, other = Database(older.path), Database(older.path)
     mine.read(patience=0.0)
     for database, name in ((other, "other"), (mine, "mine")):
         database.write([put_speeds(f"http://{name}:1", "x")], patience=0.0)
         database.close()
-    assert len(Database(older).read(patience=0.0).speeds) == 2
+    added = Database(older.path).read(patience=0.0).speeds[:2]
+    assert added == (("http://mine:1", "x"), ("http://other:1", "x"))
 
 
 def test_no_database(path: str) -> None:
@@ -308,6 +360,18 @@ def test_damaged_value(written: str) -> None:
     execute(written, "INSERT INTO facts VALUES ('loras', '[')")
     with pytest.raises(StateError, match="is damaged: Expecting value"):
         Database(written).read(patience=0.0)
+
+
+def test_loras_beside_weights(written: str) -> None:
+    """
+    Where weights were written, the LoRA set of an older version never comes back, whatever it is.
+    """
+    execute(written, "INSERT INTO facts VALUES ('loras', '[')")
+    database = Database(written)
+    database.write([put_weights("{}")], patience=0.0)
+    database.close()
+    contents = Database(written).read(patience=0.0)
+    assert (contents.loras, contents.weights) == ((), "{}")
 
 
 def test_no_folder(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ The keeper: what the fleet remembers goes to a store, and comes back from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,59 +15,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sgl_droute.fleet.holdings import Holdings
 from sgl_droute.fleet.job import Known
 from sgl_droute.fleet.jobs import OpenJobs
-from sgl_droute.fleet.loras import SET, LoraCall
 from sgl_droute.fleet.owners import Owners
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.speeds import Speeds
-from sgl_droute.fleet.worker import Concurrency, Probe, quarantined
+from sgl_droute.fleet.worker import Concurrency, quarantined
 from sgl_droute.state.keeper import Keeper
 from sgl_droute.state.saved import Saved
-from sgl_droute.state.store import Store
+from tests.state.kept import BAD, GOOD, A, B, Fleet
 from tests.state.model import Model
-
-GOOD, BAD = Probe(healthy=True), Probe(healthy=False, reason="/health answered 503")
-A, B = "http://a:1", "http://b:1"
-
-
-class Lessons:
-    """
-    Stands for learned speeds.
-
-    Attributes:
-        texts: What is known of each worker.
-        asked: How often that was asked for (count).
-    """
-
-    def __init__(self) -> None:
-        self.texts: dict[str, str] = {}
-        self.asked = 0
-        self.on_change: Callable[[str, str], object] = lambda url, kind: None
-
-    def learn(self, url: str, text: str) -> None:
-        self.texts[url] = text
-        self.on_change(url, "image")
-
-    def saved(self, url: str) -> str | None:
-        self.asked += 1
-        return self.texts.get(url)
-
-    def restore(self, url: str, text: str) -> None:
-        self.texts[url] = text
-
-
-class Fleet:
-    """A pool, its holdings and what was learned of its speeds, kept in a store."""
-
-    def __init__(self, store: Store) -> None:
-        self.now = 1_000_000.0
-        self.lessons = Lessons()
-        self.pool = Pool()
-        self.holdings = Holdings(self.pool, Owners(3600.0), OpenJobs(), lambda: self.now)
-        Keeper(store, self.pool, self.holdings, self.lessons).begin()
-
-    @property
-    def states(self) -> dict[str, str]:
-        return {worker.url: worker.state for worker in self.pool}
 
 
 def store() -> Model:
@@ -96,6 +50,25 @@ def test_flags_survive() -> None:
     assert list(again.states.values()) == ["joining", "draining", "disabled", "sleeping", "dead"]
     assert not again.pool["http://dead:1"].probed
     assert list(again.states) == list(fleet.states)
+
+
+@pytest.mark.parametrize("barred", [False, True])
+def test_who_may_come_back_survives(barred: bool) -> None:
+    """
+    Good health checks bring back a worker that was quarantined for bad ones, also after a restart,
+    and never one that an operator quarantined.
+    """
+    kept = store()
+    fleet = Fleet(kept)
+    fleet.ready(A)
+    fleet.pool.record_probe(fleet.pool[A], BAD, threshold=1)
+    if barred:
+        fleet.pool.change(fleet.pool[A], lambda now: quarantined(now, "by hand"))
+    again = Fleet(kept)
+    again.pool.record_probe(again.pool[A], GOOD, threshold=1, readmit=2)
+    assert again.states == {A: "dead"}
+    again.pool.record_probe(again.pool[A], GOOD, threshold=1, readmit=2)
+    assert again.states == {A: "dead" if barred else "ready"}
 
 
 def test_settings_survive() -> None:
@@ -274,20 +247,21 @@ def test_finished_jobs_are_no_load_after_a_restart() -> None:
     assert again.holdings.owners.owner("video", "done", again.now) == A
 
 
-def test_the_lora_set_survives() -> None:
+def test_epochs_survive() -> None:
     """
-    The set comes back, and every worker has to take it before it gets work.
+    What a thing was made at comes back; which process of its worker had it does not.
     """
     kept = store()
     fleet = Fleet(kept)
-    worker = fleet.pool.add(A)
-    fleet.pool.record_probe(worker, GOOD, threshold=3)
-    loras = fleet.pool.loras.after(LoraCall(SET, {"lora_nickname": "x", "lora_path": "p/x"}))
-    fleet.pool.record_loras(loras, list(fleet.pool))
-    assert fleet.states == {A: "ready"}
+    fleet.pool.add(A)
+    fleet.pool.record_probe(fleet.pool[A], GOOD, threshold=3)
+    fleet.holdings.made("video", fleet.pool[A], {"id": "v", "status": "queued"}, "7-8")
+    fleet.holdings.made("image", fleet.pool[A], {"id": "i"})
     again = Fleet(kept)
-    assert again.pool.loras == loras
-    assert again.states == {A: "stale"}
+    assert [again.holdings.epoch(*key) for key in (("video", "v"), ("image", "i"))] == ["7-8", ""]
+    again.pool.record_probe(again.pool[A], GOOD, threshold=3)
+    again.holdings.lost("video", "v")
+    assert not again.pool[A].lapsed
 
 
 def test_workers_of_one_run_are_not_kept() -> None:
@@ -342,15 +316,28 @@ class KeptFleet(RuleBasedStateMachine):
         if url in self.fleet.pool:
             self.fleet.pool.change(self.fleet.pool[url], lambda now: evolve(now, **facets))
 
-    @rule(url=URLS)
-    def quarantine(self, url: str) -> None:
+    @rule(url=URLS, barred=st.booleans())
+    def quarantine(self, url: str, barred: bool) -> None:
         if url in self.fleet.pool:
-            self.fleet.pool.change(self.fleet.pool[url], lambda now: quarantined(now, "x"))
+            self.fleet.pool.change(
+                self.fleet.pool[url], lambda now: quarantined(now, "x", barred=barred)
+            )
 
-    @rule(url=URLS, id=IDS, kind=st.sampled_from(["video", "image"]))
-    def make(self, url: str, id: str, kind: str) -> None:
+    @rule(url=URLS)
+    def check(self, url: str) -> None:
         if url in self.fleet.pool:
-            self.fleet.holdings.made(kind, self.fleet.pool[url], {"id": id, "status": "queued"})
+            self.fleet.pool.record_probe(self.fleet.pool[url], GOOD, threshold=3)
+
+    @rule(
+        url=URLS,
+        id=IDS,
+        kind=st.sampled_from(["video", "image"]),
+        epoch=st.sampled_from(["", "7", "7-8", "unknown"]),
+    )
+    def make(self, url: str, id: str, kind: str, epoch: str) -> None:
+        fields = {"id": id, "status": "queued"}
+        if url in self.fleet.pool:
+            self.fleet.holdings.made(kind, self.fleet.pool[url], fields, epoch)
 
     @rule(id=IDS, status=st.sampled_from(["in_progress", "completed", "failed"]))
     def poll(self, id: str, status: str) -> None:
@@ -373,14 +360,16 @@ class KeptFleet(RuleBasedStateMachine):
         for mine, other in zip(self.fleet.pool, again.pool, strict=True):
             assert mine.url == other.url
             assert (mine.dead and not mine.probed) == other.dead
+            assert mine.barred == other.barred
             for flag in FLAGS:
                 assert getattr(mine, flag) == getattr(other, flag)
             assert mine.jobs == other.jobs
             assert (mine.concurrency, mine.speed) == (other.concurrency, other.speed)
         for number in range(6):
             for kind in ("video", "image"):
-                mine_entry = self.fleet.holdings.owners.entry(kind, f"id{number}")
-                assert mine_entry == again.holdings.owners.entry(kind, f"id{number}")
+                entry = self.fleet.holdings.owners.entry(kind, f"id{number}")
+                expected = None if entry is None else evolve(entry, life=-1)
+                assert again.holdings.owners.entry(kind, f"id{number}") == expected
 
 
 TestKeptFleet = KeptFleet.TestCase

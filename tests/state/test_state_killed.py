@@ -35,17 +35,22 @@ class Kill:
     Attributes:
         lost: When the process was killed, the age of the oldest operation that was lost (seconds).
         stall: Longest time in which the process did nothing (seconds).
+        promised: Operations of which the process was told that they were written (count).
+        broken: Those of them that were lost all the same (count).
     """
 
     lost: float
     stall: float
+    promised: int
+    broken: int
 
 
 def test_killed_while_writing(tmp_path: Path) -> None:
     """
     A process killed at any moment, 50 times, leaves a sound file that holds every operation up to
     some number and no part of a later one, and only operations of its last second are lost. Where
-    the machine let the process stand still, it may lose that much more.
+    the machine let the process stand still, it may lose that much more. Nothing is lost that the
+    process was told is written.
     """
     with ThreadPoolExecutor(LANES) as lanes:
         kills = [
@@ -54,6 +59,8 @@ def test_killed_while_writing(tmp_path: Path) -> None:
     assert len(kills) == LANES * KILLS
     assert [kill for kill in kills if kill.lost > 1.0 + 2 * kill.stall] == []
     assert any(kill.lost for kill in kills), "the kills never lost anything: is it written at once?"
+    assert sum(kill.promised for kill in kills) > KILLS
+    assert [kill for kill in kills if kill.broken] == []
 
 
 def killed(folder: Path, lane: int) -> list[Kill]:
@@ -62,7 +69,7 @@ def killed(folder: Path, lane: int) -> list[Kill]:
     model = Model(Saved())
     number = 0
     kills = []
-    for times, moment in lives(state, [chance.randrange(1, 800) for _ in range(KILLS)]):
+    for times, promised, moment in lives(state, [chance.randrange(1, 800) for _ in range(KILLS)]):
         check_integrity(state, folder / f"{lane}-copy.sqlite")
         saved = Bench(str(state), job_ttl=1e12).store.load()
         for done in range(number + 1, writer.last_operation(saved) + 1):
@@ -71,14 +78,16 @@ def killed(folder: Path, lane: int) -> list[Kill]:
         assert saved == model.load()
         lost = [moment - time for done, time in times.items() if done > number]
         gaps = [later - earlier for earlier, later in pairwise([*times.values(), moment])]
-        kills.append(Kill(max(lost, default=0.0), max(gaps)))
+        broken = [done for done in promised if done > number]
+        kills.append(Kill(max(lost, default=0.0), max(gaps), len(promised), len(broken)))
     return kills
 
 
-def lives(state: Path, lengths: list[int]) -> Iterator[tuple[dict[int, float], float]]:
+def lives(state: Path, lengths: list[int]) -> Iterator[tuple[dict[int, float], set[int], float]]:
     """
     For each process on *state*, killed after about as many operations as *lengths* says: the times
-    of its operations by their number, and the time when it was killed.
+    of its operations by their number, the numbers of those that it said were written, and the time
+    when it was killed. Half of them are killed as soon as they say that next.
     """
     command = [sys.executable, writer.__file__]
     with subprocess.Popen(
@@ -89,14 +98,21 @@ def lives(state: Path, lengths: list[int]) -> Iterator[tuple[dict[int, float], f
         for length in lengths:
             print(state, file=process.stdin, flush=True)
             times: dict[int, float] = {}
+            written: set[int] = set()
+            doomed = False
             for line in process.stdout:
-                what, time = line.split()
-                if what == "killed":
+                *what, time = line.split()
+                if what == ["killed"]:
                     break
-                times[int(what)] = float(time)
-                if len(times) == length:
+                if what[0] == "written":
+                    written.add(int(what[1]))
+                else:
+                    times[int(what[0])] = float(time)
+                due = len(times) >= length and (length % 2 or what[0] == "written")
+                if due and not doomed:
+                    doomed = True
                     print(file=process.stdin, flush=True)
-            yield times, float(time)
+            yield times, written, float(time)
 
 
 def check_integrity(state: Path, copy: Path) -> None:

@@ -105,6 +105,50 @@ async def test_locked_during_traffic(tmp_path: Path, logged: list[LogEvent]) -> 
     await stopped(store)
 
 
+@pytest_twisted.ensureDeferred
+async def test_waiting_for_a_write(tmp_path: Path) -> None:
+    """
+    When the wait is over another process would read what was put, whoever else put and waited in
+    the meantime.
+    """
+    path = tmp_path / "router.sqlite"
+    store = opened(path)
+    store.load()
+    store.startService()
+    for number in range(20):
+        store.put_weights(str(number))
+        waiting = store.written()
+        store.put_worker(SavedWorker(url=f"http://w{number}:1"))
+        other = store.written()
+        await waiting
+        assert opened(path).load().weights == str(number)
+        await other
+        assert len(opened(path).load().workers) == number + 1
+    await stopped(store)
+
+
+@pytest_twisted.ensureDeferred
+async def test_waiting_for_a_locked_file(tmp_path: Path) -> None:
+    """
+    Who waits while another connection has locked the file is told so; what was put is written when
+    it lets go.
+    """
+    path = tmp_path / "router.sqlite"
+    store = opened(path)
+    store.load()
+    store.startService()
+    store.put_worker(W1)
+    await store.written()
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        store.put_weights("{}")
+        with pytest.raises(StateError, match="is locked by another process"):
+            await store.written()
+    await store.written()
+    assert opened(path).load().weights == "{}"
+    await stopped(store)
+
+
 class Stuck(Database):
     """A file on a disk that stands still until the test lets it go on."""
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import LogEvent, formatEvent
+from twisted.python.failure import Failure
 
+from sgl_droute.state.database import StateError
 from sgl_droute.state.saved import Saved, SavedOwner, SavedWorker
 from tests.state.hands import Bench
 
@@ -50,15 +51,23 @@ def result_of(stopping: Deferred[None]) -> list[None]:
     return results
 
 
+def ends_of(waiting: Deferred[None]) -> list[object]:
+    """
+    How the wait ends, when it does: with None, or the error.
+    """
+    ends: list[object] = []
+    waiting.addBoth(lambda end: ends.append(end.value if isinstance(end, Failure) else end))
+    return ends
+
+
 def test_everything_comes_back(bench: Bench) -> None:
     """
-    Every flag, setting, owner, LoRA call and learned speed is read as it was put; half a second is
-    enough.
+    Every flag, setting, owner, learned speed and what is known of the weights is read as it was
+    put; half a second is enough.
     """
-    flags: dict[str, Any]
     workers = [
         SavedWorker(url=f"http://{name}:1", **{name: True})
-        for name in ("dead", "draining", "leaving", "disabled", "asleep")
+        for name in ("dead", "barred", "draining", "leaving", "disabled", "asleep")
     ]
     workers += [
         SavedWorker(url="http://c1:1", concurrency="auto", speed=0.25),
@@ -69,21 +78,19 @@ def test_everything_comes_back(bench: Bench) -> None:
     owners = [
         SavedOwner(kind="image", id="a/b c\0é", worker="http://w:1", used=0.25),
         SavedOwner(kind="video", id="v", worker="http://w:1", used=1.5, open=True),
-        SavedOwner(kind="mesh", id="v", worker="http://w:2", used=2.0),
+        SavedOwner(kind="mesh", id="v", worker="http://w:2", used=2.0, epoch="7-8"),
     ]
-    flags = {"path": "/v1/set_lora", "body": {"lora_nickname": ["a", "é\ud800"], "scale": 0.5}}
     for worker in workers:
         bench.store.put_worker(worker)
     for each in reversed(owners):
         bench.store.put_owner(each)
-    bench.store.put_loras([flags, {"path": "/v1/merge_lora_weights"}])
     bench.store.put_speeds(W2.url, "[1,2]")
     bench.store.put_speeds(W1.url, "é\0")
+    bench.store.put_weights('{"é\0": "\\ud800"}')
     bench.clock.advance(0.5)
-    loras = (flags, {"path": "/v1/merge_lora_weights"})
     speeds = ((W1.url, "é\0"), (W2.url, "[1,2]"))
     saved = in_file(bench)
-    assert saved == Saved(tuple(workers), tuple(owners), loras, speeds)
+    assert saved == Saved(tuple(workers), tuple(owners), (), speeds, '{"é\0": "\\ud800"}')
     assert [type(worker.concurrency) for worker in saved.workers[-3:]] == [int, int, type(None)]
 
 
@@ -95,15 +102,17 @@ def test_changes_are_merged(bench: Bench) -> None:
     for used in range(1000):
         bench.store.put_owner(owner("v", used / 1000))
         bench.store.put_speeds(W1.url, str(used))
+        bench.store.put_weights(str(used))
     bench.store.put_owner(owner("short-lived"))
     bench.store.drop_owner("video", "short-lived")
     bench.store.put_speeds(W2.url, "short-lived")
     bench.store.drop_speeds(W2.url)
     assert bench.database.written == []
     bench.clock.advance(0.5)
-    assert bench.database.written == [2]
+    assert bench.database.written == [3]
     assert in_file(bench).owners == (owner("v", 0.999),)
     assert in_file(bench).speeds == ((W1.url, "999"),)
+    assert in_file(bench).weights == "999"
 
 
 def test_speeds_are_dropped(bench: Bench) -> None:
@@ -404,27 +413,235 @@ def test_ids_that_are_no_text(bench: Bench) -> None:
     assert in_file(bench) == Saved((), (owner("good"),))
 
 
-@pytest.mark.parametrize("value", [object(), b"bytes"])
-def test_loras_that_are_no_json(bench: Bench, value: object) -> None:
+def test_weights_that_are_no_text(bench: Bench) -> None:
     """
-    LoRA calls that are no JSON are refused at once, and what was known stays.
+    What cannot be written is refused at once, and what was known stays.
     """
-    bench.store.put_loras([{"a": 1}])
-    with pytest.raises(TypeError):
-        bench.store.put_loras([{"a": value}])
+    bench.store.put_weights("{}")
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        bench.store.put_weights('{"\ud800": 1}')
     bench.clock.advance(0.5)
-    assert in_file(bench).loras == ({"a": 1},)
+    assert in_file(bench).weights == "{}"
 
 
-def test_loras_are_copied(bench: Bench) -> None:
+def test_written_at_once(bench: Bench) -> None:
     """
-    The calls are kept as they were when put.
+    Who waits for what was put has it on the disk without any time passing, with all else that was
+    put before; and at once where there is nothing left to write.
     """
-    call = {"a": 1}
-    bench.store.put_loras([call])
-    call["a"] = 2
+    bench.store.put_worker(W1)
+    bench.store.put_weights("{}")
+    assert ends_of(bench.store.written()) == [None]
+    assert bench.database.written == [2]
+    assert in_file(bench) == Saved((W1,), weights="{}")
+    assert ends_of(bench.store.written()) == [None]
     bench.clock.advance(0.5)
-    assert in_file(bench).loras == ({"a": 1},)
+    assert bench.database.written == [2]
+
+
+def test_not_written_before_the_disk_has_it(bench: Bench) -> None:
+    """
+    Nobody is told before the write has ended.
+    """
+    bench.thread.held = True
+    bench.store.put_weights("{}")
+    ends = ends_of(bench.store.written())
+    bench.clock.pump([0.5] * 4)
+    assert ends == []
+    bench.thread.finish()
+    assert ends == [None]
+
+
+@pytest.mark.parametrize("begun_by", ["clock", "caller"])
+def test_written_during_a_write(bench: Bench, begun_by: str) -> None:
+    """
+    What is put while a write is under way is in the next one, which begins right after it, and
+    until then nobody who waits for that is told.
+    """
+    bench.thread.held = True
+    bench.store.put_weights("first")
+    early = ends_of(bench.store.written()) if begun_by == "caller" else [None]
+    bench.clock.advance(0.5)
+    bench.store.put_weights("second")
+    late = ends_of(bench.store.written())
+    bench.thread.finish()
+    assert (early, late) == ([None], [])
+    assert in_file(bench).weights == "first"
+    bench.thread.finish()
+    assert late == [None]
+    assert in_file(bench).weights == "second"
+
+
+def test_writes_are_shared(bench: Bench) -> None:
+    """
+    However many wait, there is one write for what was put before the one under way began, and one
+    for all the rest.
+    """
+    calls: list[bool] = []
+    bench.store.before_writing(calls.append)
+    bench.thread.held = True
+    bench.store.put_weights("0")
+    waiting = [ends_of(bench.store.written())]
+    for number in range(1, 100):
+        bench.store.put_weights(str(number))
+        waiting.append(ends_of(bench.store.written()))
+    bench.thread.finish()
+    assert waiting == [[None], *[[]] * 99]
+    bench.thread.finish()
+    assert waiting == [[None]] * 100
+    assert bench.thread.calls == []
+    assert calls == [False, False]
+    assert bench.database.written == [1, 1]
+    assert in_file(bench).weights == "99"
+
+
+def test_a_write_that_fails_is_told(bench: Bench) -> None:
+    """
+    All who wait for a write that does not succeed are told why, and the changes wait for the next
+    one, as others do.
+    """
+    bench.thread.held = True
+    bench.store.put_weights("first")
+    early = ends_of(bench.store.written())
+    bench.store.put_worker(W1)
+    late = [ends_of(bench.store.written()) for _ in range(2)]
+    bench.database.fill()
+    bench.thread.finish()
+    (problem,) = early
+    assert isinstance(problem, StateError)
+    assert str(problem) == f"state file {bench.database.path}: the disk is full"
+    assert late == [[], []]
+    bench.database.problem = None
+    bench.thread.finish()
+    assert late == [[None], [None]]
+    assert in_file(bench) == Saved((W1,), weights="first")
+
+
+@pytest.mark.logs_failures
+def test_an_unforeseen_failure_is_told(bench: Bench) -> None:
+    """
+    An error that nobody foresaw reaches those who wait in the same way as others.
+    """
+    bench.database.problem = ZeroDivisionError("none left")
+    bench.store.put_weights("{}")
+    (problem,) = ends_of(bench.store.written())
+    assert isinstance(problem, StateError)
+    assert str(problem).endswith("was not written: ZeroDivisionError('none left')")
+    bench.database.problem = None
+    assert ends_of(bench.store.written()) == [None]
+    assert in_file(bench).weights == "{}"
+
+
+def test_what_is_held_back_is_put_for_those_who_wait(bench: Bench) -> None:
+    """
+    Before a write that somebody waits for, what was held back is put too.
+    """
+    calls: list[bool] = []
+
+    def put(last: bool) -> None:
+        calls.append(last)
+        bench.store.put_speeds(W1.url, "1")
+
+    bench.store.before_writing(put)
+    assert ends_of(bench.store.written()) == [None]
+    assert calls == [False]
+    assert in_file(bench).speeds == ((W1.url, "1"),)
+
+
+@pytest.mark.logs_failures
+@pytest.mark.parametrize("others", [0, 1])
+def test_what_was_held_back_is_missing(bench: Bench, others: int) -> None:
+    """
+    Where something that was held back could not be put, nobody is told that all is written, though
+    all else is, if there is anything.
+    """
+    bench.store.before_writing(lambda last: print(1 // 0))
+    bench.store.before_writing(lambda last: None)
+    for _ in range(others):
+        bench.store.put_worker(W1)
+    (problem,) = ends_of(bench.store.written())
+    assert isinstance(problem, StateError)
+    assert "was not told all: ZeroDivisionError" in str(problem)
+    assert bench.database.written == [1] * others
+    assert in_file(bench).workers == (W1,) * others
+
+
+def test_waiting_from_within(bench: Bench) -> None:
+    """
+    Who is told may put and wait again.
+    """
+    bench.store.put_weights("first")
+    ends: list[object] = []
+
+    def again(_: None) -> Deferred[None]:
+        bench.store.put_weights("second")
+        return bench.store.written()
+
+    bench.store.written().addCallback(again).addBoth(ends.append)
+    assert ends == [None]
+    assert in_file(bench).weights == "second"
+
+
+def test_a_wait_that_is_given_up(bench: Bench) -> None:
+    """
+    Who stops waiting is told so, and neither the write nor others who wait notice.
+    """
+    bench.thread.held = True
+    bench.store.put_weights("{}")
+    waiting = [bench.store.written() for _ in range(2)]
+    given_up, patient = map(ends_of, waiting)
+    waiting[0].cancel()
+    assert [type(end) for end in given_up] == [CancelledError]
+    bench.store.put_worker(W1)
+    late = bench.store.written()
+    late_end = ends_of(late)
+    late.cancel()
+    bench.thread.finish()
+    bench.thread.finish()
+    assert patient == [None]
+    assert (len(given_up), len(late_end)) == (1, 1)
+    assert in_file(bench) == Saved((W1,), weights="{}")
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_stop_while_somebody_waits(bench: Bench, full: bool) -> None:
+    """
+    All who wait are told how it ended before the service has stopped.
+    """
+    bench.thread.held = True
+    bench.store.put_weights("first")
+    early = ends_of(bench.store.written())
+    bench.store.put_weights("second")
+    late = ends_of(bench.store.written())
+    done = result_of(bench.store.stopService())
+    if full:
+        bench.database.fill()
+    while bench.thread.calls:
+        assert done == []
+        bench.thread.finish()
+    assert done == [None]
+    expected = StateError if full else type(None)
+    assert [type(end) for end in (*early, *late)] == [expected] * 2
+
+
+def test_waiting_for_a_store_at_rest(tmp_path: Path) -> None:
+    """
+    Before the service starts, and from the moment it is told to stop, nobody is promised a write;
+    what was put is written all the same when it runs.
+    """
+    bench = Bench(str(tmp_path / "router.sqlite"))
+    bench.store.put_weights("{}")
+    said = f"state file {bench.database.path}: is not in use"
+    assert [str(end) for end in ends_of(bench.store.written())] == [said]
+    bench.store.startService()
+    bench.thread.held = True
+    done = result_of(bench.store.stopService())
+    assert [str(end) for end in ends_of(bench.store.written())] == [said]
+    while bench.thread.calls:
+        bench.thread.finish()
+    assert done == [None]
+    assert [str(end) for end in ends_of(bench.store.written())] == [said]
+    assert in_file(bench).weights == "{}"
 
 
 def ids_in(path: str) -> list[str]:

@@ -3,12 +3,14 @@ Processes that write state until they are killed, all copies of one that has imp
 
 A line on standard input that names a state file starts such a process; an empty line kills it. It
 prints the number and the time of each operation that it has put, and ``killed`` with the time right
-before. The n-th operation in the life of a state file is the same in every process, so the whole
-state follows from the number of the last one.
+before; of every fiftieth it prints that it is ``written``, with its number, when the store says so.
+The n-th operation in the life of a state file is the same in every process, so the whole state
+follows from the number of the last one.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -29,16 +31,24 @@ def operate(store: Store, number: int) -> None:
         store.drop_speeds(url)
     store.put_worker(SavedWorker(url=url, dead=number % 2 == 0, concurrency=number % 3))
     store.put_speeds(url, str(number))
-    store.put_owner(SavedOwner(kind="video", id=str(number % 50), worker=url, used=float(number)))
+    store.put_owner(
+        SavedOwner(
+            kind="video",
+            id=str(number % 50),
+            worker=url,
+            used=float(number),
+            epoch=str(number // 10),
+        )
+    )
     store.drop_owner("video", str(number * 3 % 50))
-    store.put_loras([{"number": number}])
+    store.put_weights(json.dumps({"epoch": number, "body": "x" * (number % 5000)}))
 
 
 def last_operation(saved: Saved) -> int:
     """
     The number of the last operation that *saved* holds; 0 for none.
     """
-    return int(saved.loras[0]["number"]) if saved.loras else 0
+    return int(json.loads(saved.weights)["epoch"]) if saved.weights else 0
 
 
 def write_until_killed(path: str) -> None:
@@ -56,6 +66,9 @@ def write_until_killed(path: str) -> None:
         number += 1
         operate(store, number)
         tell(number)
+        if number % 50 == 0:
+            told = f"written {number}"
+            store.written().addCallback(lambda _: tell(told))
 
     store.startService()
     LoopingCall(operate_next).start(0.002)

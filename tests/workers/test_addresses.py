@@ -18,7 +18,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from sgl_droute.errors import ConnectTimeout, NoSockets, NotConnected
+from sgl_droute.errors import ConnectRefused, ConnectTimeout, NoSockets, NotConnected
 from sgl_droute.workers.addresses import WorkerEndpoint
 from sgl_droute.workers.agent import WorkerAgent, split_target
 
@@ -160,7 +160,8 @@ def test_out_of_files(number: int) -> None:
 
 def test_failures_to_connect_may_be_tried_elsewhere() -> None:
     """
-    Whatever keeps a connection from coming about is `NotConnected`; its time-out is a 504.
+    Whatever keeps a connection from coming about is a `NotConnected`; its time-out is a 504, and a
+    port where nobody listens is told apart.
     """
     reactor = Reactor(blocked=["169.254.169.254"])
     agent = WorkerAgent(reactor, 5.0)
@@ -173,7 +174,7 @@ def test_failures_to_connect_may_be_tried_elsewhere() -> None:
     agent.request(b"GET", b"http://unresolved:1/x").addErrback(failures.append)
     reactor.advance(5.0)
     assert [type(failure.value) for failure in failures] == [
-        NotConnected,
+        ConnectRefused,
         NotConnected,
         ConnectTimeout,
         ConnectTimeout,

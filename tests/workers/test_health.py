@@ -35,10 +35,12 @@ class Scripted(WorkerClient):
 class Breaking(Pool):
     """A pool that cannot record what it is told of one worker."""
 
-    def record_probe(self, worker: Worker, probe: Probe, *, threshold: int) -> Worker | None:
+    def record_probe(
+        self, worker: Worker, probe: Probe, *, threshold: int, readmit: int = 0
+    ) -> Worker | None:
         if worker.url == "http://bad:1":
             raise ZeroDivisionError
-        return super().record_probe(worker, probe, threshold=threshold)
+        return super().record_probe(worker, probe, threshold=threshold, readmit=readmit)
 
 
 def monitored(pool: Pool) -> tuple[Clock, Scripted, HealthMonitor]:

@@ -249,6 +249,21 @@ STEPS = st.lists(
 )
 
 
+def test_who_waits_for_the_end_and_leaves() -> None:
+    """
+    Waiting for the end of work can be cancelled like any waiting; the work goes on.
+    """
+    works = Works()
+    outcome = works.want()
+    settled = works.once.settled("k")
+    settled.cancel()
+    failed: list[Any] = []
+    settled.addErrback(failed.append)
+    assert [failure.type for failure in failed] == [CancelledError]
+    works.begun[0].callback(1)
+    assert outcome == [1]
+
+
 @given(STEPS)
 def test_any_order(steps: list[tuple[str, str]]) -> None:
     """

@@ -347,7 +347,7 @@ def test_hold() -> None:
     with ready.hold([pool["http://b:1"]]):
         router.wait(30)
         assert [pool[f"http://{name}:1"].state for name in "bc"] == ["stale", "ready"]
-    router.wait(3)
+    router.wait(5)  # the set takes 1.5 s, checksums 0.5 s each
     assert pool["http://b:1"].state == "ready"
 
 
