@@ -42,12 +42,24 @@ VERDICTS = st.sampled_from(
     [Verdict.TOOK] * 4 + [Verdict.REFUSED, Verdict.FAILED, Verdict.LOST, Verdict.LOST]
 )
 UPSETS = (
-    "late late removed lapsed silent quarantined barred disabled enabled enabled asleep awake awake".split()
+    "late",
+    "late",
+    "removed",
+    "lapsed",
+    "silent",
+    "quarantined",
+    "barred",
+    "disabled",
+    "enabled",
+    "enabled",
+    "asleep",
+    "awake",
+    "awake",
 )
-# How much of a call a worker did of which nobody knows that: nothing, some, all, or all of it later.
+# How much of a call a worker did, where nobody knows that; "later" is all of it.
 DEEDS = st.sampled_from(["nothing", "some", "all", "later"])
 OUTCOMES = st.one_of(
-    st.just({name: (Verdict.TOOK, "all") for name in MODELS}),
+    st.just(dict.fromkeys(MODELS, (Verdict.TOOK, "all"))),
     st.fixed_dictionaries({name: st.tuples(VERDICTS, DEEDS) for name in MODELS}),
 )
 
@@ -72,7 +84,7 @@ class Process:
     late: list[Change] = field(factory=list)
 
     def __attrs_post_init__(self) -> None:
-        self.parts = {part: f"{self.model}0" for part in PARTS}
+        self.parts = dict.fromkeys(PARTS, f"{self.model}0")
 
     def reach(self) -> None:
         """
@@ -297,7 +309,7 @@ class RefitsMachine(RuleBasedStateMachine):
             each["epoch"] = None  # which process is there is to be seen
         if saved["begun"] is None:
             assert told == saved
-        assert {url for url in unfinished} <= set((saved["begun"] or {}).get("outcomes", ()))
+        assert set(unfinished) <= set((saved["begun"] or {}).get("outcomes", ()))
         assert told["models"] == saved["models"]
         assert told["number"] == saved["number"]
 
@@ -401,14 +413,15 @@ class RefitsMachine(RuleBasedStateMachine):
             )
 
     def _at(self, name: str) -> Worker | None:
-        return self.pool[url_of(name)] if url_of(name) in self.pool else None
+        here = url_of(name) in self.pool
+        return self.pool[url_of(name)] if here else None
 
     def _checked(self, url: str, probe: Probe) -> None:
         self.pool.record_probe(self.pool[url], probe, threshold=3, readmit=2)
 
     # Updates.
 
-    @precondition(lambda self: self.sending is None and len(self.pool))
+    @precondition(lambda self: self.sending is None and len(self.pool) > 0)
     @rule(
         path=st.sampled_from([DISK, DISK, TENSOR]),
         modules=st.sampled_from([None, None, ["transformer"], ["vae"]]),
@@ -417,7 +430,9 @@ class RefitsMachine(RuleBasedStateMachine):
         whole=st.booleans(),
         name=st.sampled_from([None, None, "A", "B"]),
     )
-    def update(self, path: str, modules: Any, outcomes: Any, mode: str, whole: bool, name: Any) -> None:
+    def update(
+        self, path: str, modules: Any, outcomes: Any, mode: str, whole: bool, name: Any
+    ) -> None:
         number = self.pool.epochs.next_number()
         fields = {"target_modules": modules} if modules else {}
         if path == DISK:
@@ -429,7 +444,7 @@ class RefitsMachine(RuleBasedStateMachine):
         if whole and self.sending:
             self.go_on([*range(5)], True)
 
-    @precondition(lambda self: self.sending is None and len(self.pool))
+    @precondition(lambda self: self.sending is None and len(self.pool) > 0)
     @rule(
         path=st.sampled_from([SET, SET, SET, MERGE, UNMERGE]),
         nickname=st.sampled_from("xyz"),
@@ -438,7 +453,9 @@ class RefitsMachine(RuleBasedStateMachine):
         mode=st.sampled_from(["broadcast", "fenced", "rolling"]),
         whole=st.booleans(),
     )
-    def adapt(self, path: str, nickname: str, part: str, outcomes: Any, mode: str, whole: bool) -> None:
+    def adapt(
+        self, path: str, nickname: str, part: str, outcomes: Any, mode: str, whole: bool
+    ) -> None:
         body = {"target": part}
         if path == SET:
             body |= {"lora_nickname": nickname, "lora_path": f"p/{nickname}"}
@@ -559,9 +576,7 @@ class RefitsMachine(RuleBasedStateMachine):
         """
         return sending.refit.models <= set(sending.refit.reached)
 
-    @precondition(
-        lambda self: self.sending and not (self.sending.workers or self.sending.called)
-    )
+    @precondition(lambda self: self.sending and not (self.sending.workers or self.sending.called))
     @rule()
     def end(self) -> None:
         assert self.sending is not None
