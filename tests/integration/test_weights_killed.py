@@ -22,7 +22,15 @@ from attrs import define, field, frozen
 
 from sgl_droute.workers.refitting import MODES
 from tests.integration.commands import fetch
-from tests.integration.weights_clients import LAUNCH, Clients, asking, proven
+from tests.integration.weights_clients import (
+    UPDATE,
+    Clients,
+    Fence,
+    asking,
+    check_fence,
+    check_order,
+    proven,
+)
 from tests.integration.weights_fleet import (
     Refused,
     WeightsFleet,
@@ -34,7 +42,6 @@ from tests.integration.weights_fleet import (
 KILLS = int(os.environ.get("WEIGHTS_KILLS", "30"))
 SEED = int(os.environ.get("WEIGHTS_SEED", "1"))
 
-UPDATE = "/update_weights_from_disk"
 # An update takes a worker a fifth of a second, a picture some hundredths.
 SPEED = 20.0
 WORKERS = 3
@@ -133,21 +140,6 @@ class Update:
         asked = {"model_path": self.checkpoint}
         with suppress(OSError, http.client.HTTPException, Refused):  # the router is killed
             self.told = self.fleet.router.ask(f"{UPDATE}?{options}", asked)
-
-
-@frozen
-class Fence:
-    """
-    A fenced update, as far as its router lived.
-
-    Attributes:
-        killed: When it was killed (seconds since 1970).
-        exempt: URLs of the workers in whose journal the call of the update may be missing.
-    """
-
-    checkpoint: str
-    killed: float
-    exempt: frozenset[str] = frozenset()
 
 
 @define(eq=False)
@@ -300,45 +292,6 @@ class Driver:
             checkpoint = each["body"].split('"')[3]
             for epoch in each["epochs"].values():
                 self.history.setdefault(epoch, set()).add(checkpoint)
-
-
-def check_order(checkpoints: dict[int, str]) -> None:
-    """
-    Epochs follow the order of the updates, and 0 is what workers are launched with.
-    """
-    numbers = [
-        0 if each == LAUNCH else int(each.rpartition("/")[2]) for each in checkpoints.values()
-    ]
-    assert numbers == sorted(numbers), checkpoints
-    assert {epoch for epoch, each in checkpoints.items() if each == LAUNCH} <= {0}, checkpoints
-    assert checkpoints.get(0, LAUNCH) == LAUNCH, checkpoints
-
-
-def check_fence(fleet: WeightsFleet, fence: Fence) -> bool:
-    """
-    From the first to the last call of a fenced update no worker ran a generation, as far as its
-    router lived. Whether any worker was called.
-    """
-    calls = [
-        each
-        for worker in fleet.workers
-        if worker.url not in fence.exempt
-        for each in worker.called(UPDATE)
-        if each.asked["model_path"] == fence.checkpoint and each.started < fence.killed
-    ]
-    # What a worker is told again comes after the update.
-    firsts = {each.worker: each for each in reversed(calls)}.values()
-    if not firsts:
-        return False
-    began = min(each.started for each in firsts)
-    ended = min(fence.killed, max(each.ended or fence.killed for each in firsts))
-    for worker in fleet.workers:
-        launches = worker.launches
-        for each in worker.made():
-            killed = launches[each.life + 1] if each.life + 1 < len(launches) else fence.killed
-            over = each.ended or killed
-            assert over <= began or each.started >= ended, (fence, began, ended, each)
-    return True
 
 
 def test_the_router_is_killed_in_updates(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """
-Clients that ask a router for pictures all the time, whoever is killed meanwhile, and what the
-answers claim of the weights that made them.
+Clients that ask a router for pictures all the time, whoever is killed meanwhile, and proofs of what
+the answers claim of the weights that made them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from attrs import define, field, frozen
 
 from tests.integration.weights_fleet import Made, WeightsFleet
 
+UPDATE = "/update_weights_from_disk"
 LAUNCH = "launch"
 SIZE = {"size": "512x512"}
 
@@ -134,3 +135,57 @@ def proven(fleet: WeightsFleet, claims: Iterable[Claim]) -> dict[int, str]:
     assert not mixed, f"answers of one epoch were made with different weights: {mixed}"
     assert all(len(each) == 1 for each in sums.values())
     return {epoch: sources.pop() for epoch, sources in sorted(checkpoints.items())}
+
+
+@frozen
+class Fence:
+    """
+    A fenced update, as far as its router lived.
+
+    Attributes:
+        killed: When it was killed (seconds since 1970).
+        exempt: URLs of the workers in whose journal the call of the update may be missing.
+    """
+
+    checkpoint: str
+    killed: float
+    exempt: frozenset[str] = frozenset()
+
+
+def check_order(checkpoints: dict[int, str]) -> None:
+    """
+    Epochs follow the order of the updates, and 0 is what workers are launched with.
+    """
+    numbers = [
+        0 if each == LAUNCH else int(each.rpartition("/")[2]) for each in checkpoints.values()
+    ]
+    assert numbers == sorted(numbers), checkpoints
+    assert {epoch for epoch, each in checkpoints.items() if each == LAUNCH} <= {0}, checkpoints
+    assert checkpoints.get(0, LAUNCH) == LAUNCH, checkpoints
+
+
+def check_fence(fleet: WeightsFleet, fence: Fence) -> bool:
+    """
+    From the first to the last call of a fenced update no worker ran a generation, as far as its
+    router lived. Whether any worker was called.
+    """
+    calls = [
+        each
+        for worker in fleet.workers
+        if worker.url not in fence.exempt
+        for each in worker.called(UPDATE)
+        if each.asked["model_path"] == fence.checkpoint and each.started < fence.killed
+    ]
+    # What a worker is told again comes after the update.
+    firsts = {each.worker: each for each in reversed(calls)}.values()
+    if not firsts:
+        return False
+    began = min(each.started for each in firsts)
+    ended = min(fence.killed, max(each.ended or fence.killed for each in firsts))
+    for worker in fleet.workers:
+        launches = worker.launches
+        for each in worker.made():
+            killed = launches[each.life + 1] if each.life + 1 < len(launches) else fence.killed
+            over = each.ended or killed
+            assert over <= began or each.started >= ended, (fence, began, ended, each)
+    return True
