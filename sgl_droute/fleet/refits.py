@@ -240,6 +240,12 @@ class Refits:
             self._raise_one(refit, model)
         self.pool.judge()
 
+    def void(self) -> None:
+        """
+        Count the interrupted update as never made: it cannot be.
+        """
+        self._settle("refused when it was sent once more")
+
     def retried(self) -> None:
         """
         Note that workers have taken the interrupted update, which was sent once more.
@@ -279,7 +285,7 @@ class Refits:
         if changed and refit is not None and model in refit.models:
             self._raise_one(refit, model)
         elif changed:
-            epochs.set(model, evolve(desired, epoch=desired.epoch + 1))
+            epochs.set(model, evolve(desired, epoch=desired.next))
             for worker in self.pool:
                 if worker.capabilities.model == model and worker.url not in agreeing:
                     self.differs(worker)
@@ -294,9 +300,12 @@ class Refits:
 
     # What survives a restart.
 
-    def saved(self) -> dict[str, Any]:
+    def saved(self, *, going_on: bool = False) -> dict[str, Any]:
         """
         It as a JSON object, `Pool.epochs` and what workers have included.
+
+        Args:
+            going_on: Whether more may come of which a crash of the router leaves nothing.
         """
         begun = self.under_way or self.interrupted
         return {
@@ -311,6 +320,7 @@ class Refits:
                 if (worker.actual != Actual() or worker.capabilities.model) and worker.lasting
             },
             "begun": begun and begun.saved(),
+            "going_on": going_on,
             "history": [refit.saved() for refit in self.history],
         }
 
@@ -320,14 +330,19 @@ class Refits:
         is over if any worker took it: the others catch up. If none is known to have, it is
         `interrupted`.
         """
-        self.pool.epochs.restore(saved)
+        epochs = self.pool.epochs
+        epochs.restore(saved)
+        begun = saved["begun"] and Refit.restored(saved["begun"])
+        if saved["going_on"]:
+            for model in {*epochs.models(), *(begun.models if begun else ())}:
+                epochs.set(model, epochs.desired(model).after_a_crash())
         self.history.extend(Refit.restored(each) for each in saved["history"])
         for url, each in saved["workers"].items():
             self._remembered[url] = Actual.restored(each)
             self._served[url] = Capabilities(model=each["model"], names=frozenset(each["names"]))
-        if saved["begun"] is None:
+        if begun is None:
             return
-        refit = Refit.restored(saved["begun"])
+        refit: Refit = begun
         refit.before = {model: self.pool.epochs.desired(model) for model in refit.models}
         for url in refit.unfinished:
             actual = self._remembered.get(url, Actual(sure=False))

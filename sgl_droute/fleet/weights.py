@@ -179,7 +179,9 @@ class Desired:
     What all workers of one model are to have.
 
     Attributes:
-        epoch: How often it has changed (count).
+        epoch: Number of its last change; the first one makes it 1.
+        used: Highest number that may have been given to any, before a crash of the router forgot
+            that; no later one gets it.
         updates: What a worker just started needs of weights, in order: the last update of all
             modules and all that came after it, but for those that a later one replaces.
         loras: The LoRA set, to be given after them.
@@ -189,6 +191,7 @@ class Desired:
     """
 
     epoch: int = 0
+    used: int = 0
     updates: tuple[Update, ...] = ()
     loras: LoraSet = field(factory=LoraSet)
     loras_number: int = 0
@@ -204,7 +207,7 @@ class Desired:
             for name, known in self.sums.items()
             if apart(frozenset({name}), update.modules)
         }
-        return evolve(self, epoch=self.epoch + 1, updates=(*kept, update), sums=untouched)
+        return evolve(self, epoch=self.next, updates=(*kept, update), sums=untouched)
 
     def adapted(self, call: LoraCall, number: int) -> Desired:
         """
@@ -213,7 +216,18 @@ class Desired:
         loras = self.loras.after(call)
         if loras is self.loras:
             return self
-        return evolve(self, epoch=self.epoch + 1, loras=loras, loras_number=number)
+        return evolve(self, epoch=self.next, loras=loras, loras_number=number)
+
+    @property
+    def next(self) -> int:
+        """The epoch that the next change leads to."""
+        return max(self.epoch, self.used) + 1
+
+    def after_a_crash(self) -> Desired:
+        """
+        This when the last change of it may have been forgotten.
+        """
+        return evolve(self, used=self.next)
 
     def has(self, change: Change) -> bool:
         """Whether *change* is part of it."""
@@ -249,6 +263,7 @@ class Desired:
         """
         return {
             "epoch": self.epoch,
+            "used": self.used,
             "updates": [update.saved() for update in self.updates],
             "loras": self.loras.saved(),
             "loras_number": self.loras_number,
@@ -262,6 +277,7 @@ class Desired:
         """
         return cls(
             int(saved["epoch"]),
+            int(saved["used"]),
             tuple(Update.restored(each) for each in saved["updates"]),
             LoraSet.restored(saved["loras"]),
             int(saved["loras_number"]),

@@ -170,8 +170,8 @@ class Keeper:
         self._weights_due = True
 
     def _put_weights(self, last: bool) -> None:
-        if self._weights_due:
-            self.store.put_weights(json.dumps(self.refits.saved()))
+        if self._weights_due or last:
+            self.store.put_weights(json.dumps(self.refits.saved(going_on=not last)))
             self._weights_due = False
 
     def _speed_learned(self, url: str, kind: str) -> None:

@@ -96,11 +96,32 @@ class CatchUp:
             and isinstance(interrupted.change, Update)
             and worker.url in interrupted.unfinished
         ):
-            if likeness is Likeness.OPEN:
+            if likeness is Likeness.OPEN or not interrupted.change.replayable:
                 raise Behind("nobody knows whether it took the update that was interrupted")
-            log.warn("worker {url} has taken the interrupted update", url=worker.url)
-            refits.roll_forward()
+            await self._send_again(worker, interrupted.change)
+        else:
+            refits.begun_anew(worker)
+
+    async def _send_again(self, worker: Worker, update: Update) -> None:
+        """
+        Find out what becomes of an interrupted update that a worker has taken, or it was restarted
+        since.
+        """
+        refits = self.refits
+        await self._calling(worker)
+        result = await self.orders.update(worker, update)
+        if result.verdict not in (Verdict.TOOK, Verdict.REFUSED):
+            self._failed(worker, update, result)
+        if refits.interrupted is None or refits.interrupted.change is not update:
+            raise Behind("the fleet's weights changed meanwhile")
         refits.begun_anew(worker)
+        if result.verdict is Verdict.REFUSED:
+            log.warn("the interrupted update cannot be made: {why}", why=result.body)
+            refits.void()
+            return
+        log.warn("worker {url} has taken the interrupted update", url=worker.url)
+        refits.roll_forward()
+        refits.replayed(worker, update)
 
     async def _replay(self, worker: Worker) -> None:
         desired, actual = self._desired(worker), self._now(worker).actual

@@ -593,6 +593,11 @@ def test_held_until_it_is_known() -> None:
     assert "3 stale" in router.ask("POST", IMAGES, json=IMAGE).json["error"]
 
 
+# The first epoch after a crash at epoch 1: number 2 may have been told with answers of which nobody
+# knows any more.
+FIRST = 3
+
+
 def test_told_by_sums() -> None:
     """
     Where the sums of the epoch before are known nobody needs to say: if one worker has others, the
@@ -602,7 +607,7 @@ def test_told_by_sums() -> None:
     router.wait(30)
     assert weights(router)["interrupted"] is None
     assert states(router) == dict.fromkeys("abc", "ready")
-    assert epochs(router) == dict.fromkeys("abc", 2)
+    assert epochs(router) == dict.fromkeys("abc", FIRST)
     assert [sources(router, name) for name in "abc"] == [{"new"}] * 3
 
 
@@ -612,7 +617,7 @@ def test_retry() -> None:
     """
     router = interrupted(*"abc", hanging="b")
     reply = resolve(router, "retry")
-    assert told(reply) == {"epoch": 2, "consistent": True, "stale": []}
+    assert told(reply) == {"epoch": FIRST, "consistent": True, "stale": []}
     assert weights(router)["interrupted"] is None
     assert states(router) == dict.fromkeys("abc", "ready")
     assert [sources(router, name) for name in "abc"] == [{"new"}] * 3
@@ -624,9 +629,9 @@ def test_accept() -> None:
     """
     router = interrupted(*"abc", hanging="b")
     shown = resolve(router, "accept")
-    assert (shown.status, shown.json["interrupted"], shown.json["epoch"]) == (200, None, 2)
+    assert (shown.status, shown.json["interrupted"], shown.json["epoch"]) == (200, None, FIRST)
     assert (states(router)["a"], states(router)["c"]) == ("ready", "ready")
-    assert epoch_of(answered(router, image(router))) == "2"
+    assert epoch_of(answered(router, image(router))) == str(FIRST)
     router.wait(30)
     assert states(router) == dict.fromkeys("abc", "ready")
     assert [sources(router, name) for name in "abc"] == [{"new"}] * 3
@@ -659,7 +664,7 @@ def test_abandon() -> None:
     assert states(router) == {"a": "ready", "b": "stale", "c": "stale"}
     assert (epochs(router)["a"], sources(router, "a")) == (1, {"old"})
     assert told(update(router, "next")) == {
-        "epoch": 2,
+        "epoch": FIRST,
         "consistent": False,
         "stale": urls("bc"),
     }
@@ -703,7 +708,7 @@ def test_the_next_update_settles_it() -> None:
     A trainer that makes its call again needs nothing else.
     """
     router = interrupted(*"abc", hanging="b")
-    assert told(update(router, "new")) == {"epoch": 2, "consistent": True, "stale": []}
+    assert told(update(router, "new")) == {"epoch": FIRST, "consistent": True, "stale": []}
     assert weights(router)["interrupted"] is None
 
 

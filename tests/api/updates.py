@@ -312,7 +312,7 @@ def truth(router: MemoryRouter, payloads: dict[str, str] | None = None) -> dict[
         reached = each["epochs"].get(QUICK.public_name) or each["epochs"].get("")
         if reached is None:
             continue
-        assert reached == len(sums), each
+        assert reached > max(sums), each
         _apply(made, each["path"], each["body"], payloads or {})
         sums[reached] = made.fingerprint()
     return sums

@@ -554,3 +554,14 @@ def test_the_set_is_what_fresh_workers_get() -> None:
     The LoRA set that is desired is that of all calls in order.
     """
     assert wanted(Adaptation(1, X), Adaptation(2, MERGED)).loras == LoraSet().after(X).after(MERGED)
+
+
+def test_a_number_is_not_given_twice() -> None:
+    """
+    After a crash the next change skips a number, and with every further one another.
+    """
+    desired = Desired().updated(Update(1, DISK)).after_a_crash()
+    assert (desired.epoch, desired.next) == (1, 3)
+    assert desired.after_a_crash().next == 4
+    assert desired.updated(Update(2, DISK)).epoch == 3
+    assert Desired.restored(desired.saved()) == desired
