@@ -210,8 +210,11 @@ class Refitting:
 
         Raises:
             Conflict: Of some model no such majority told the same checksums.
+            NoStorage: It could not be noted.
         """
         async with self.turn.turn():
+            # Which numbers are used is to be known before another one is.
+            await self._noted()
             for model in {worker.capabilities.model for worker in self.pool if worker.stale}:
                 await self.weighing.accept(model)
 
@@ -297,7 +300,7 @@ class Refitting:
         try:
             await self.written()
         except ValueError as problem:
-            raise NoStorage(f"The update could not be noted, and was not made: {problem}") from None
+            raise NoStorage(f"It could not be noted, and nothing was done: {problem}") from None
 
     def _interrupted(self) -> Refit:
         if self.refits.interrupted is None:
