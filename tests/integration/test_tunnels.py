@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 import socket
 import ssl
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -151,14 +152,18 @@ async def test_a_client_that_vanishes() -> None:
     A client whose connection breaks is gone for its worker too, and counts no more.
     """
 
+    seen = threading.Event()
+
     def vanish(websocket: ClientConnection) -> None:
         websocket.send("hello")
         websocket.recv(PATIENCE)
+        assert seen.wait(PATIENCE)
         websocket.socket.shutdown(socket.SHUT_RDWR)
 
     async with websocket_worker() as worker, running_router(worker.url) as router:
         vanishing = with_websocket(router.port, "/echo", vanish)
         await eventually(lambda: router.in_flight == 1)
+        seen.set()
         await vanishing
         await eventually(lambda: [code for code, _ in worker.closings] == [1006])
         await router.at_rest()
