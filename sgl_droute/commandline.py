@@ -7,6 +7,7 @@ Which options there are is written in the taps.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import resource
@@ -26,16 +27,18 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 from twisted.logger import (
-    FilteringLogObserver,
+    FileLogObserver,
     ILogObserver,
     Logger,
     LogLevel,
-    LogLevelFilterPredicate,
+    textFileLogObserver,
 )
 from twisted.python import usage
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
+from sgl_droute.log_lines import Form
+from sgl_droute.logs import FORMS, ProcessLog, Put, form_for_syslog, to_file, to_syslog
 from sgl_droute.open_files import open_files_limit
 
 log = Logger()
@@ -95,16 +98,42 @@ class CommandService(MultiService):
         options: Its command and, in ``parent``, the options of twistd or twist.
         level: Events below it are not logged: a name of `twisted.logger.LogLevel`.
         reactor: The one that will run.
+        log_format: What its log looks like: a key of `sgl_droute.logs.FORMS`.
+
+    Attributes:
+        on_hangup: Called at SIGHUP, which ends the process if this is None.
     """
 
-    def __init__(self, options: CommandOptions, level: str, reactor: Any) -> None:
+    on_hangup: Callable[[], object] | None = None
+
+    def __init__(
+        self, options: CommandOptions, level: str, reactor: Any, log_format: str = "text"
+    ) -> None:
         super().__init__()
         self._options = options
         self._reactor = reactor
-        self._level = LogLevel.lookupByName(level)
+        self._level = level
+        self._log_format = log_format
+        self._process_log: ProcessLog | None = None
         parent = getattr(options, "parent", None)
         if parent is not None and "logLevel" in parent:
-            parent["logLevel"] = self._level  # twist reads it after this service is made
+            # twist reads these after this service is made. Its own format is text on a terminal.
+            if parent.get("logFormat") == "json":
+                self._log_format = "json"
+            parent["logLevel"] = LogLevel.debug
+            parent["fileLogObserverFactory"] = self._log_to_stream
+
+    def set_log_level(self, level: str) -> None:
+        """
+        Log nothing below *level* from now on. A log that somebody else made, with ``--logger``,
+        stays as it is.
+
+        Raises:
+            InvalidLogLevelError: It is no name of a level.
+        """
+        self._level = level
+        if self._process_log is not None:
+            self._process_log.set_level(level)
 
     def setServiceParent(self, parent: Any) -> None:
         # twistd starts its log after this call and takes the observer that it finds here.
@@ -121,6 +150,8 @@ class CommandService(MultiService):
             super().startService()
         # Services start before the reactor does, and it sets its own signal handlers then.
         self._reactor.callWhenRunning(end_at_second_signal, self._reactor)
+        if self.on_hangup is not None:
+            self._reactor.callWhenRunning(call_at_hangup, self._reactor, self.on_hangup)
         self._reactor.callWhenRunning(spare_the_collector)
 
     def stopService(self) -> Deferred[None]:
@@ -138,13 +169,26 @@ class CommandService(MultiService):
                 log.failure("{service} did not stop well", service=service)
 
     def _log_to(self, application: Componentized, twistd: ServerOptions) -> None:
-        if twistd.get("logger") or twistd.get("syslog"):
+        if twistd.get("logger"):
             return
-        from twisted.scripts._twistd_unix import UnixAppLogger
+        if twistd.get("syslog"):
+            put, form = to_syslog(twistd["prefix"]), form_for_syslog(self._log_format)
+        else:
+            from twisted.scripts._twistd_unix import UnixAppLogger
 
-        chosen = UnixAppLogger(twistd)._getLogObserver()
-        predicate = LogLevelFilterPredicate(defaultLogLevel=self._level)
-        application.setComponent(ILogObserver, FilteringLogObserver(chosen, [predicate]))
+            chosen = UnixAppLogger(twistd)._getLogObserver()
+            put, form = to_file(chosen), FORMS[self._log_format]
+        application.setComponent(ILogObserver, self._log_with(form, put))
+
+    def _log_to_stream(self, stream: Any) -> ProcessLog:
+        chosen: FileLogObserver = textFileLogObserver(stream)
+        return self._log_with(FORMS[self._log_format], to_file(chosen))
+
+    def _log_with(self, form: Form, put: Put) -> ProcessLog:
+        made = self._process_log = ProcessLog(form, put, self._level, self._reactor)
+        self._reactor.addSystemEventTrigger("after", "shutdown", made.flush)
+        atexit.register(made.flush)
+        return made
 
 
 def spare_the_collector() -> None:
@@ -178,6 +222,36 @@ def end_at_second_signal(reactor: Any) -> None:
 
     for number in stop:
         signal.signal(number, first)
+
+
+def call_at_hangup(reactor: Any, call: Callable[[], object]) -> None:
+    """
+    Have *call* called by *reactor* at each SIGHUP. One that comes because the terminal of the
+    process has been closed ends it, as SIGTERM does.
+
+    A SIGHUP that somebody else handles, or that is ignored, as under nohup, is left alone.
+    """
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
+        return
+    at_terminal = _at_terminal()
+
+    def hung_up(number: int, frame: FrameType | None) -> None:
+        if at_terminal and not _at_terminal():
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            reactor.callFromThread(call)
+
+    signal.signal(signal.SIGHUP, hung_up)
+
+
+def _at_terminal() -> bool:
+    """
+    Whether standard input is a terminal that is still there.
+    """
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:

@@ -14,24 +14,32 @@ _LONGEST_WAIT = 3600
 
 class RouterError(Exception):
     """
-    Something a client is told as JSON ``{"error": text}``.
+    Something a client is told as JSON ``{"error": text, "reason": word, "request_id": id}``.
+
+    Args:
+        reason: A word of its own; that of its kind if None.
 
     Attributes:
         status: HTTP status of the answer.
+        reason: One word for programs; those of all kinds are listed in ``docs/logs.md``.
         headers: Headers that the answer needs besides, such as ``Allow``.
         fields: What the JSON object has besides.
     """
 
     status = 500
+    reason = "internal_error"
 
     def __init__(
         self,
         text: str,
         *,
+        reason: str | None = None,
         headers: dict[str, str] | None = None,
         fields: dict[str, object] | None = None,
     ) -> None:
         super().__init__(text)
+        if reason is not None:
+            self.reason = reason
         self.headers = headers or {}
         self.fields = fields or {}
 
@@ -47,78 +55,118 @@ class BadRequest(RouterError):
     """The request is malformed, or its input is not usable."""
 
     status = 400
+    reason = "bad_request"
+
+
+class NoCapableWorker(BadRequest):
+    """No worker is able to serve the request at all."""
+
+    reason = "no_capable_worker"
+
+
+class Unauthorized(RouterError):
+    """The request has no key that the router knows."""
+
+    status = 401
+    reason = "unauthorized"
+
+
+class Forbidden(RouterError):
+    """The request's key is not one for this, or nobody may do it."""
+
+    status = 403
+    reason = "forbidden"
+
+
+class TooManyRequests(RouterError):
+    """A limit of the request's key is reached; the reason tells which."""
+
+    status = 429
+    reason = "rate_limited"
 
 
 class NotFound(RouterError):
     """The thing named by the request is not known here."""
 
     status = 404
+    reason = "not_found"
 
 
 class MethodNotAllowed(RouterError):
     """The path belongs to the router and does not take this method."""
 
     status = 405
+    reason = "method_not_allowed"
 
 
 class RequestTimeout(RouterError):
     """The client was too slow in sending its request."""
 
     status = 408
+    reason = "client_too_slow"
 
 
 class BodyTooLarge(RouterError):
     """The request body is larger than the router takes."""
 
     status = 413
+    reason = "body_too_large"
 
 
 class TargetTooLong(RouterError):
     """The request line is longer than the router takes (RFC 9112 3)."""
 
     status = 414
+    reason = "target_too_long"
 
 
 class Unprocessable(RouterError):
     """The request is well-formed, and a value in it is not one that it may have."""
 
     status = 422
+    reason = "unprocessable"
 
 
 class HeadersTooLarge(RouterError):
     """The request line and headers are larger, or more, than the router takes."""
 
     status = 431
+    reason = "headers_too_large"
 
 
 class NoStorage(RouterError):
     """The request body could not be kept until its worker takes it."""
 
     status = 507
+    reason = "no_storage"
 
 
 class Conflict(RouterError):
     """Something else is going on that it would have to wait for, and it is not to wait."""
 
     status = 409
+    reason = "conflict"
 
 
 class NotDrained(RouterError):
     """Work went on for longer than an update was to wait for it."""
 
     status = 504
+    reason = "not_drained"
 
 
 class NoTunnel(RouterError):
     """The connection of this request cannot become a tunnel."""
 
     status = 501
+    reason = "no_tunnel"
 
 
 class NoWorker(RouterError):
     """No worker can take the request now."""
 
     status = 503
+    reason = "no_worker"
 
 
 class Refused(RouterError):
@@ -146,10 +194,10 @@ class Refused(RouterError):
         )
         super().__init__(
             text,
+            reason=reason,
             headers={} if seconds is None else {"Retry-After": str(seconds)},
-            fields={"reason": reason, "queue_position": position, "retry_after": seconds},
+            fields={"queue_position": position, "retry_after": seconds},
         )
-        self.reason = reason
 
 
 class TooLate(Refused):
@@ -186,6 +234,14 @@ class NoSockets(RouterError):
     """The router itself is out of open files or ports; no worker is to blame."""
 
     status = 503
+    reason = "no_sockets"
+
+
+class NoAnswer(RouterError):
+    """Workers were asked, and none gave a usable answer."""
+
+    status = 502
+    reason = "no_answer"
 
 
 class WorkerFailed(RouterError):
@@ -193,39 +249,53 @@ class WorkerFailed(RouterError):
     A worker was reached, or may have been, and gave no usable answer.
 
     Attributes:
+        worker: Its base URL.
+        why: What happened, without its name.
         gone: Whether what answers next may be another process.
         refused: Whether it must be another one: nobody listened there.
     """
 
     status = 502
+    reason = "worker_failed"
     gone = False
     refused = False
 
-    def __init__(self, worker: str, reason: str) -> None:
-        super().__init__(f"Worker request failed: {worker}: {reason}")
+    def __init__(self, worker: str, why: str) -> None:
+        super().__init__(f"Worker request failed: {worker}: {why}")
         self.worker = worker
-        self.reason = reason
+        self.why = why
 
 
 class WorkerTimeout(WorkerFailed):
     """A worker did not answer in time; it may still be at work."""
 
     status = 504
+    reason = "worker_timeout"
 
 
 class Disconnected(WorkerFailed):
     """The connection to the worker broke."""
 
+    reason = "worker_reset"
     gone = True
+
+
+class AnswerCut(Disconnected):
+    """It broke in the middle of the answer's body."""
+
+    reason = "answer_cut"
 
 
 class NotConnected(Disconnected):
     """No connection to the worker came about: it has seen nothing of the request."""
 
+    reason = "worker_unreachable"
+
 
 class ConnectRefused(NotConnected):
     """Nobody listens where the worker was: it has seen nothing of the request."""
 
+    reason = "worker_refused"
     refused = True
 
 
@@ -233,4 +303,5 @@ class ConnectTimeout(NotConnected, WorkerTimeout):
     """No connection to the worker came about in time: it has seen nothing of the request."""
 
     status = 504
+    reason = "worker_connect_timeout"
     gone = False

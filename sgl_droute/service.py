@@ -22,8 +22,11 @@ from twisted.logger import Logger
 from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource
 
+from sgl_droute.api.access import OpenDoor
+from sgl_droute.api.account import Accounts
 from sgl_droute.api.admission import Admission
 from sgl_droute.api.carrier import Carrier
+from sgl_droute.api.cors import Cors
 from sgl_droute.api.dispatch import RouterResource
 from sgl_droute.api.drain import drain
 from sgl_droute.api.fleetwide import FleetWide
@@ -139,6 +142,8 @@ class RouterService(MultiService):
         self._stopping: Once[str, None] = Once()
         self.settings = settings = settings or RouterSettings()
         self._deadlines = Deadlines(reactor)
+        self.accounts = Accounts(reactor.seconds)
+        self._cors = Cors(settings.cors_origins)
         self._roads = roads or Roads.over_tcp(reactor, settings.connect_timeout, self._deadlines)
         self.pool = Pool(Epochs(tolerant=settings.stale_weights == "serve"))
         self.refits = Refits(self.pool)
@@ -188,7 +193,7 @@ class RouterService(MultiService):
                 self.pool.add(url)
         # Services stop in reverse order: what begins replays before what does them.
         self._readiness.setServiceParent(self)
-        self._resource = RouterResource(self._api())
+        self._resource = RouterResource(self._api(), self.accounts, OpenDoor(), self._cors)
         self._monitor.setServiceParent(self)
         self._ports = MultiService()
         self._ports.setServiceParent(self)
@@ -247,7 +252,15 @@ class RouterService(MultiService):
         )
         return RouterAPI(
             Inference(self.turns, admission, holdings, outstanding, carrier),
-            Owned(pool, holdings, finder, records, carrier, Gate(settings.max_connections)),
+            Owned(
+                pool,
+                holdings,
+                finder,
+                records,
+                carrier,
+                Gate(settings.max_connections),
+                self._reactor.seconds,
+            ),
             Lists(pool, questions, control, holdings.row),
             fleet,
             Updates(refitting, fleet, self._store.durable),
@@ -255,6 +268,7 @@ class RouterService(MultiService):
             Observe(pool),
             self.tunnels,
             Waiting(self.turns, rollouts),
+            self._cors,
         )
 
     def resource(self) -> RouterResource:
@@ -286,6 +300,7 @@ class RouterService(MultiService):
             max_clients=settings.max_clients
             or clients_that_fit(open_files_limit(), settings.max_connections),
             deadlines=self._deadlines,
+            accounts=self.accounts,
         )
         self._sites.add(site)
         return site

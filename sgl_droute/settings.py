@@ -11,6 +11,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable
+from ipaddress import ip_network
 from typing import Any, Literal
 
 import attrs
@@ -24,8 +25,10 @@ from sgl_droute.fleet.worker import Concurrency
 from sgl_droute.state.address import parse_state
 
 STALE_WEIGHTS = ("hold", "serve")
+LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warn", "error", "critical")
 
+_ORIGIN = re.compile(r"https?://[^/?#@\s]+")
 _SIZE = re.compile(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -132,6 +135,50 @@ def parse_record(text: str) -> str:
     return path
 
 
+def parse_input(text: str) -> str:
+    """
+    The absolute path of the file that *text* names; an empty text is no file and stays empty.
+
+    Raises:
+        ValueError: There is no such file.
+    """
+    path = os.path.abspath(text) if text else ""
+    if path and not os.path.isfile(path):
+        raise ValueError(f"there is no file {path}")
+    return path
+
+
+def parse_words(text: str) -> tuple[str, ...]:
+    """
+    The words in *text*, between commas or white space.
+    """
+    return tuple(word for word in re.split(r"[\s,]+", text) if word)
+
+
+def parse_networks(text: str) -> tuple[str, ...]:
+    """
+    The networks in *text*, as `parse_words`, each in its usual spelling: ``10.0.0.0/8``.
+
+    Raises:
+        ValueError: One of them is none.
+    """
+    return tuple(str(ip_network(word, strict=False)) for word in parse_words(text))
+
+
+def parse_origins(text: str) -> tuple[str, ...]:
+    """
+    The web origins in *text*, as `parse_words`; ``*`` is any.
+
+    Raises:
+        ValueError: One of them is none.
+    """
+    words = parse_words(text)
+    for word in words:
+        if word != "*" and not _ORIGIN.fullmatch(word):
+            raise ValueError(f"{word!r} is not an origin such as https://studio.example.com")
+    return words
+
+
 def _positive(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{attribute.name} must be a finite number above 0, not {value!r}")
@@ -174,6 +221,25 @@ def _place(instance: object, attribute: attrs.Attribute[str], value: str) -> Non
 
 def _file(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
     parse_record(value)
+
+
+def _input(about: str) -> Any:
+    return _option("", about, parse_input, _readable)
+
+
+def _words(about: str, read: Callable[[str], tuple[str, ...]] = parse_words) -> Any:
+    def known(
+        instance: object, attribute: attrs.Attribute[tuple[str, ...]], values: tuple[str, ...]
+    ) -> None:
+        read(",".join(values))
+
+    none: tuple[str, ...] = ()
+    metadata = {"about": about, "read": read}
+    return field(default=none, converter=_texts, validator=known, metadata=metadata)
+
+
+def _readable(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+    parse_input(value)
 
 
 def _texts(values: Iterable[str]) -> tuple[str, ...]:
@@ -291,6 +357,33 @@ class RouterSettings:
     )
     log_level: str = _option(
         "info", "One of debug, info, warning, error, critical.", parse_level, in_(LOG_LEVELS)
+    )
+    log_format: str = _option("text", "text, or json: one object a line.", str, in_(LOG_FORMATS))
+    api_keys: str = _input("File of keys for generations; none are asked for if empty.")
+    admin_keys: str = _input("File of keys for the fleet; none are asked for if empty.")
+    allow_file_fields: bool = _flag(
+        "Let keys for generations name files on workers in their requests."
+    )
+    add_worker_allow: tuple[str, ...] = _words(
+        "Networks whose addresses workers may have, as 10.0.0.0/8,fd00::/8; any if empty.",
+        parse_networks,
+    )
+    cors_origins: tuple[str, ...] = _words(
+        "Origins whose pages may call the router from a browser; * for any.", parse_origins
+    )
+    worker_ca: str = _input(
+        "File of certificates (PEM) that workers' certificates are checked against; the system's"
+        " if empty."
+    )
+    worker_certificate: str = _input(
+        "File with the certificate and key (PEM) that the router shows to workers."
+    )
+    webhook_hosts: tuple[str, ...] = _words(
+        "Hosts that X-Webhook-Url may name: names, *.example.com, or networks; none if empty."
+    )
+    webhook_secret: str = _input("File with the secret that webhooks are signed with.")
+    queue_alert: int = _count(
+        0, "Requests waiting from which on GET /events tells of a long line; 0 for never."
     )
     simulated_workers: int = _option(
         0, "Simulated workers to start and register.", parse_count, [ge(0), le(1000)]

@@ -7,14 +7,11 @@ The router's command line, and the service made from it.
 
 from __future__ import annotations
 
-import re
+import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
-import attrs
 from twisted.application.service import IService
-from twisted.internet.endpoints import quoteStringArgument
 from twisted.logger import Logger
 from twisted.python import usage
 
@@ -24,122 +21,102 @@ from sgl_droute.commandline import (
     check_listen,
     raise_open_files_limit,
 )
-from sgl_droute.errors import BadRequest
-from sgl_droute.fleet.urls import normalise_worker_url
+from sgl_droute.configuration import Configuration, sources_of
 from sgl_droute.open_files import OTHER_FILES
+from sgl_droute.options import OPTIONS, Option, parse_worker
 from sgl_droute.service import RouterService
-from sgl_droute.settings import RouterSettings, parse_count
+from sgl_droute.settings import RouterSettings
 from sgl_droute.simulator.children import SimulatedFleet
 from sgl_droute.simulator.tap import missing_packages
 
 log = Logger()
 
-# Connections that may wait to be accepted: a burst of clients must not find the door shut.
-_BACKLOG = 1024
 
-
-def _parameters() -> list[list[Any]]:
+def _parameter(option: Option) -> list[Any]:
     """
-    The fields of `RouterSettings` that are options, as `usage.Options` wants them.
+    *option* as `usage.Options` wants it.
     """
-    return [
-        _parameter(name.replace("_", "-"), each.default, **each.metadata)
-        for name, each in attrs.fields_dict(RouterSettings).items()
-        if "read" in each.metadata
-    ]
+    spelled = f"--{option.spelling}"
+
+    def read(text: str) -> object:
+        return option.from_text(text, spelled)
+
+    # What is empty is not worth a word in the help.
+    default = None if option.default in ("", ()) else option.default
+    return [option.spelling, None, default, option.about, read]
 
 
-def _flags() -> list[list[Any]]:
-    """
-    The fields of `RouterSettings` that are on or off, as `usage.Options` wants them.
-    """
-    return [
-        [name.replace("_", "-"), None, each.metadata["about"]]
-        for name, each in attrs.fields_dict(RouterSettings).items()
-        if each.metadata.keys() == {"about"}
-    ]
+def _is_flag(option: Option) -> bool:
+    return isinstance(option.default, bool)
 
 
-def _parameter(
-    option: str, default: object, about: str, read: Callable[[str], object]
-) -> list[Any]:
-    def named(value: object) -> object:
-        # usage.Options reads the default too, which is no text.
-        if not isinstance(value, str):
-            return value
-        try:
-            return read(value)
-        except ValueError as problem:
-            raise ValueError(f"--{option}: {problem}") from problem
-
-    return [option, None, default, about, named]
-
-
-def _port(text: str) -> int:
-    port = parse_count(text)
-    if not 0 <= port <= 65535:
-        raise ValueError(f"{port} is not a port from 0 to 65535")
-    return port
+# Those that can be told more than once.
+_REPEATABLE = ("listen", "worker_urls")
+_FLAGS = [each for each in OPTIONS.values() if _is_flag(each)]
+_PARAMETERS = [
+    each for each in OPTIONS.values() if not _is_flag(each) and each.name not in _REPEATABLE
+]
 
 
 class Options(CommandOptions):
     """
-    The options of ``sglang-d-router``; `settings` holds them once they are parsed.
+    The options of ``sglang-d-router``; once they are parsed `configuration` holds what they, the
+    environment and the file say.
     """
 
     command = "sglang-d-router"
-    longdesc = "A router in front of SGLang diffusion workers."
+    longdesc = (
+        "A router in front of SGLang diffusion workers. Each option can be set in a TOML file as"
+        " well, named by --config, and in the environment: SGL_DROUTE_QUEUE_SIZE for --queue-size."
+        " The command line decides over the environment, and that over the file; SIGHUP has the"
+        " file read again."
+    )
     synopsis = "[options]"
-    settings: RouterSettings
+    configuration: Configuration
 
     optParameters = [  # noqa: RUF012
-        ["host", None, "0.0.0.0", "Address to listen on."],
-        _parameter("port", 30080, "TCP port to listen on; 0 takes a free one.", _port),
-        *_parameters(),
+        ["config", None, None, "TOML file with options and workers."],
+        *(_parameter(each) for each in _PARAMETERS),
     ]
-    optFlags = [["verbose", "v", "The same as --log-level debug."], *_flags()]  # noqa: RUF012
+    optFlags = [  # noqa: RUF012
+        ["verbose", "v", "The same as --log-level debug."],
+        *([each.spelling, None, each.about] for each in _FLAGS),
+    ]
 
     def __init__(self) -> None:
         super().__init__()
-        self["listen"] = []
-        self["worker-urls"] = []
+        self.clear()  # of defaults: what is here was given
+
+    @property
+    def settings(self) -> RouterSettings:
+        """Every option."""
+        return self.configuration.settings
 
     def parseOptions(self, options: list[str] | None = None) -> None:
         super().parseOptions(repeated(sys.argv[1:] if options is None else options))
 
     def opt_listen(self, endpoint: str) -> None:
         """Twisted server endpoint to listen on, instead of host and port; repeatable."""
-        self["listen"].append(endpoint)
+        self.setdefault("listen", []).append(endpoint)
 
     def opt_worker_urls(self, url: str) -> None:
         """Worker to register, http://host:port; several may follow, and it is repeatable."""
         try:
-            self["worker-urls"].append(normalise_worker_url(url))
-        except BadRequest as problem:
+            self.setdefault("worker-urls", []).extend(parse_worker(url))
+        except ValueError as problem:
             raise usage.UsageError(f"--worker-urls: {problem}") from problem
 
     def postOptions(self) -> None:
-        values = {name.replace("-", "_"): value for name, value in self.items()}
-        known = {name: values[name] for name in attrs.fields_dict(RouterSettings)}
-        if self["verbose"]:
-            known["log_level"] = "debug"
-        for option, *_ in _flags():
-            known[option.replace("-", "_")] = bool(self[option])
-        known["listen"] = self["listen"] or [self._host_and_port()]
+        given = {name.replace("-", "_"): value for name, value in self.items()}
+        given.update({each.name: True for each in _FLAGS if each.name in given})
+        given.update({name: tuple(given[name]) for name in _REPEATABLE if name in given})
+        config = given.pop("config", None)
+        if given.pop("verbose", False):
+            given["log_level"] = "debug"
         try:
-            self.settings = RouterSettings(**known)
+            self.configuration = sources_of(given, os.environ, config).read()
         except ValueError as problem:
-            # attrs adds the attribute and the value behind the sentence, which names the field.
-            sentence = re.sub(r"^'(\w+)'", _option_of, str(problem.args[0]))
-            raise usage.UsageError(sentence) from problem
-
-    def _host_and_port(self) -> str:
-        host = quoteStringArgument(self["host"])
-        return f"tcp:{self['port']}:interface={host}:backlog={_BACKLOG}"
-
-
-def _option_of(field: re.Match[str]) -> str:
-    return f"--{field[1].replace('_', '-')}"
+            raise usage.UsageError(str(problem)) from problem
 
 
 def repeated(words: list[str]) -> list[str]:
@@ -177,7 +154,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         try:
             check_listen(description)
         except Exception as problem:
-            where = f"--listen {description}: " if options["listen"] else ""
+            made = "port" in options.configuration.sources
+            where = "" if made else f"--listen {description}: "
             options.fail(f"{where}{problem or type(problem).__name__}")
     _check_open_files(settings)
     process = CommandService(options, settings.log_level, reactor)

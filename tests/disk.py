@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
+from sgl_droute.fleet.webhook import Webhook
 from sgl_droute.state.database import StateError
 from sgl_droute.state.saved import Saved, SavedOwner, SavedWorker
 from sgl_droute.state.store import MemoryStore
@@ -45,6 +46,7 @@ class DiskStore(MemoryStore):
     _owners: dict[tuple[str, str], SavedOwner] = field(factory=dict, init=False)
     _speeds: dict[str, str] = field(factory=dict, init=False)
     _weights: str = field(default="", init=False)
+    _webhooks: dict[tuple[str, str], Webhook] = field(factory=dict, init=False)
     _before: list[Callable[[bool], None]] = field(factory=list, init=False)
     _loop: LoopingCall = field(init=False)
 
@@ -68,6 +70,7 @@ class DiskStore(MemoryStore):
         self._owners = {(each.kind, each.id): each for each in saved.owners}
         self._speeds = dict(saved.speeds)
         self._weights = saved.weights
+        self._webhooks = {each.key: each for each in saved.webhooks}
         return saved
 
     def put_worker(self, worker: SavedWorker) -> None:
@@ -90,6 +93,12 @@ class DiskStore(MemoryStore):
 
     def drop_speeds(self, url: str) -> None:
         self._speeds.pop(url, None)
+
+    def put_webhook(self, webhook: Webhook) -> None:
+        self._webhooks[webhook.key] = webhook
+
+    def drop_webhook(self, kind: str, job_id: str) -> None:
+        self._webhooks.pop((kind, job_id), None)
 
     def before_writing(self, put: Callable[[bool], None]) -> None:
         self._before.append(put)
@@ -117,4 +126,5 @@ class DiskStore(MemoryStore):
             (),
             tuple(self._speeds.items()),
             self._weights,
+            tuple(self._webhooks.values()),
         )

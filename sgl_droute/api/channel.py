@@ -24,9 +24,10 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
+from sgl_droute.api.account import Account
 from sgl_droute.api.body import BodyReader
 from sgl_droute.api.head import Head, HeadReader
-from sgl_droute.api.replies import refusal
+from sgl_droute.api.replies import new_id, refusal
 from sgl_droute.errors import BadRequest, RequestTimeout, RouterError
 from sgl_droute.workers.deadlines import Deadline
 from sgl_droute.workers.headers import head_of
@@ -96,6 +97,8 @@ class RouterChannel(Protocol):
         self._rest(None)
         if self._linger is not None:
             self._linger.cancel()
+        if self._phase == "body":
+            self._never_routed(None)
         request, self._request = self._request, None
         self._outlet.source = None
         try:
@@ -192,6 +195,7 @@ class RouterChannel(Protocol):
     def _begin(self, head: Head) -> None:
         self._persistent = head.persistent and self.site.keeps_connections
         request = self._request = self.site.requestFactory(self, False)
+        request.began = self.site.reactor.seconds()
         for name, value in head.headers:
             request.requestHeaders.addRawHeader(name, value)
         self._phase = "body"
@@ -347,8 +351,7 @@ class RouterChannel(Protocol):
         """
         if self._phase == "closing":
             return
-        log.info("{client} refused: {error}", client=_name(self._peer), error=error)
-        self._outlet.write(refusal(error, self._given_id()))
+        self._outlet.write(refusal(error, self._never_routed(error)))
         self._close_reading()
 
     def _close(self) -> None:
@@ -401,12 +404,35 @@ class RouterChannel(Protocol):
         else:
             self.transport.abortConnection()
 
+    def _never_routed(self, error: RouterError | None) -> bytes:
+        """
+        Account for a request that is refused with *error*, or whose client hung up while it sent
+        its body; the request's id.
+        """
+        id = self._given_id() or new_id()
+        head, began = self._request_head, getattr(self._request, "began", None)
+        account = Account(
+            id=id.decode("latin-1"),
+            method="" if head is None else head.method.decode("latin-1"),
+            path="" if head is None else head.target.partition(b"?")[0].decode("latin-1"),
+            began=self.site.reactor.seconds() if began is None else began,
+            address=getattr(self._peer, "host", "") or "",
+            bytes_in=getattr(self._request, "received", 0),
+        )
+        if error is None:
+            account.client_left()
+        else:
+            account.failed(error)
+            account.status = error.status
+        self.site.accounts.close(account)
+        return id
+
     def _given_id(self) -> bytes | None:
         if self._request is not None:
             values = self._request.requestHeaders.getRawHeaders(b"x-request-id", [])
         else:
             values = [v for name, v in self._reader.headers if name.lower() == b"x-request-id"]
-        return values[0] if values else None
+        return values[0] if values and values[0] else None
 
     # Limits of time.
 
@@ -436,7 +462,3 @@ _READS: dict[str, Callable[[RouterChannel, bytes], None]] = {
     "headers": RouterChannel._read_head,
     "body": RouterChannel._read_body,
 }
-
-
-def _name(peer: Any) -> str:
-    return f"{peer.host}:{peer.port}" if hasattr(peer, "port") else "local client"

@@ -21,9 +21,12 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from werkzeug.routing import MapAdapter
 
-from sgl_droute.api.replies import error_reply, refuse
+from sgl_droute.api.access import Access, Doorkeeper, entered
+from sgl_droute.api.account import Account, Accounts, begun
+from sgl_droute.api.cors import Cors
+from sgl_droute.api.replies import error_reply, refuse, stamp
 from sgl_droute.api.target import admitted, below_mount
-from sgl_droute.errors import NoWorker, RouterError, WorkerFailed
+from sgl_droute.errors import NoWorker, RouterError
 
 log = Logger()
 
@@ -38,14 +41,23 @@ class RouterResource(Resource):
     The routes of an API as a resource, for the root of a site or any path below it.
 
     Args:
-        api: Has a ``routes`` attribute, a `Klein`.
+        api: Has a ``routes`` attribute, a `Klein`, and tells in ``access`` what each of their
+            endpoints needs; what is not in it is for operators.
+        accounts: Told what becomes of every request.
+        door: Lets requests in.
+        cors: Tells what pages of other origins may read.
     """
 
     isLeaf = True
 
-    def __init__(self, api: Any) -> None:
+    def __init__(self, api: Any, accounts: Accounts, door: Doorkeeper, cors: Cors) -> None:
         super().__init__()
+        self._accounts = accounts
+        self._door = door
+        self._cors = cors
+        self._access: Mapping[str, Access] = api.access
         self._klein: Klein = api.routes
+        self._templates = {rule.endpoint: rule.rule for rule in self._klein.url_map.iter_rules()}
         self._map: MapAdapter = self._klein.url_map.bind("router")
         self._match = lru_cache(_ROUTES_KEPT)(self._map.match)
 
@@ -53,26 +65,41 @@ class RouterResource(Resource):
         """
         Answer *request*, once its target is one that may be passed on.
         """
+        account = begun(request, self._accounts.now())
         try:
             if not getattr(request, "admitted", False):
                 hosts = request.requestHeaders.getRawHeaders(b"host", [])
                 request.uri = admitted(request.method, request.uri, request.clientproto, hosts)
         except RouterError as error:
+            account.failed(error)
+            account.status = error.status
+            self._accounts.close(account)
             return error_reply(request, error)
         if request.prepath:
             prefix, request.uri = below_mount(request.uri, len(request.prepath))
             request.requestHeaders.setRawHeaders(b"X-Forwarded-Prefix", [prefix])
         endpoint, arguments = self._route(_path(request), request.method.decode("ascii"))
-        answer = _Answer(request)
-        answering = Deferred.fromCoroutine(answer.give(self._klein, str(endpoint), arguments))
+        account.route = self._templates[endpoint]
+        self._accounts.opened(account)
+        stamp(request, self._cors.stamps(request))
+        answer = _Answer(request, account, self._door, self._access.get(endpoint, Access.ADMIN))
+        answering = Deferred.fromCoroutine(answer.give(self._klein, endpoint, arguments))
+        answering.addBoth(lambda _: self._close(request, account))
         if not answering.called:
             request.notifyFinish().addErrback(answer.client_left, answering)
         return NOT_DONE_YET
 
-    def _route(self, path: str, method: str) -> tuple[Any, Mapping[str, Any]]:
+    def _close(self, request: Request, account: Account) -> None:
+        if account.status == 0 and request.startedWriting:
+            account.status = request.code
+        account.bytes_out = account.bytes_out or request.sentLength
+        self._accounts.close(account)
+
+    def _route(self, path: str, method: str) -> tuple[str, Mapping[str, Any]]:
         match = self._match if len(path) <= _SHORT else self._map.match
         # The map takes "get" for GET, which is another method (RFC 9110 9.1) that no route has.
-        return match(path, method if method.isupper() else "?")
+        endpoint, arguments = match(path, method if method.isupper() else "?")
+        return str(endpoint), arguments
 
 
 def _path(request: Request) -> str:
@@ -96,17 +123,24 @@ class _Answer:
     """
 
     request: Request
+    account: Account
+    door: Doorkeeper
+    access: Access
     left: bool = False
 
     async def give(self, routes: Klein, endpoint: str, arguments: Any) -> None:
         request = self.request
         try:
-            body = routes.execute_endpoint(endpoint, request, **arguments)
-            if isinstance(body, Deferred):
-                body = await body
+            with entered(self.door, request, self.access, self.account):
+                body = routes.execute_endpoint(endpoint, request, **arguments)
+                if isinstance(body, Deferred):
+                    body = await body
         except Exception as problem:
             error = _told(request, problem)
-            body = None if self.left else await refuse(request, error)
+            if self.left:
+                return
+            self.account.failed(error)
+            body = await refuse(request, error)
         if self.left or request.finished or _handed_over(request):
             return
         if isinstance(body, bytes):
@@ -115,6 +149,7 @@ class _Answer:
 
     def client_left(self, _: Failure, answering: Deferred[None]) -> None:
         self.left = True
+        self.account.client_left()
         answering.cancel()
 
 
@@ -124,17 +159,13 @@ def _handed_over(request: Request) -> bool:
 
 def _told(request: Request, problem: Exception) -> RouterError:
     """
-    What the client is told of *problem*, which is noted in the log.
+    What the client is told of *problem*; one of the router's own is noted in the log.
     """
     if isinstance(problem, CancelledError):
-        return NoWorker("The router is stopping")
+        return NoWorker("The router is stopping", reason="stopping")
     if not isinstance(problem, RouterError):
         log.failure("{request} broke", request=_named(request))
         return RouterError("Internal error")
-    if isinstance(problem, WorkerFailed):
-        log.warn("{request} failed: {error}", request=_named(request), error=problem)
-    else:
-        log.info("{request} refused: {error}", request=_named(request), error=problem)
     return problem
 
 

@@ -10,7 +10,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
-from sgl_droute.api.replies import request_id
+from sgl_droute.api.replies import request_id, stamps
 from sgl_droute.workers.bodies import Spool
 from sgl_droute.workers.headers import to_client, to_worker
 
@@ -47,6 +47,8 @@ def client_headers(request: Request, answer: Headers, worker: str) -> Headers:
     client_base = scheme + b"://" + host + prefix if host else prefix
     out = to_client(answer, worker=worker.encode("ascii"), client_base=client_base)
     out.setRawHeaders(b"X-Request-Id", [request_id(request)])
+    for name, value in stamps(request).items():
+        out.setRawHeaders(name, [*out.getRawHeaders(name, []), value])
     return out
 
 

@@ -11,6 +11,7 @@ from attrs import define, field
 from twisted.web.iweb import IResponse
 from twisted.web.server import Request
 
+from sgl_droute.api.account import account_of
 from sgl_droute.api.admission import Admission, named
 from sgl_droute.api.carrier import Carrier
 from sgl_droute.api.stamps import stamps_of
@@ -70,9 +71,14 @@ class Inference:
         """
         job = await self.admission.job(request, want)
         path = target or request.uri
+        account = account_of(request)
+        account.of_job(job)
 
         async def attempt(turn: Turn) -> None:
+            account.sent(turn.worker.url, turn.since, turn.bound.end - turn.since)
             response = await self._send(request, turn, path)
+            account.answered = self.turns.now()
+            account.epoch = turn.epoch if want.slot else ""
             becomes_job = makes in JOBS and response.code < 300
             seconds = self.turns.now() - turn.since if becomes_job else turn.answered()
             turn.well = response.code < 400

@@ -16,7 +16,7 @@ from twisted.web.server import Request
 
 from sgl_droute.api.reading import parameter
 from sgl_droute.api.replies import reply
-from sgl_droute.errors import NotFound, NoWorker, Unprocessable, WorkerFailed
+from sgl_droute.errors import NoAnswer, NotFound, NoWorker, Unprocessable, WorkerFailed
 from sgl_droute.fleet.listing import LARGEST_PAGE, Cursors, Merged
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Worker
@@ -84,7 +84,7 @@ class Lists:
         cards = await self._cards(gathering)
         if not gathering.workers:
             failures = [(url, str(error)) for url, error in gathering.missing.items()]
-            return _all_failed(request, "No worker listed its models", failures)
+            raise _all_failed("No worker listed its models", failures)
         _name_missing(request, gathering)
         return reply(request, {"object": "list", "data": _unique(cards, _id)})
 
@@ -123,7 +123,7 @@ class Lists:
         listed = [result.body for result in in_order if _lists_adapters(result)]
         if not listed:
             failures = [(result.worker_url, _failure(result)) for result in in_order]
-            return _all_failed(request, "No worker listed its adapters", failures)
+            raise _all_failed("No worker listed its adapters", failures)
         _name_missing(request, gathering)
         shown = [result.shown() for result in in_order]
         return reply(request, {**_merged_adapters(listed), "results": shown})
@@ -242,6 +242,6 @@ def _failure(result: Result) -> str:
     return f"answered {result.status_code} {json.dumps(result.body)}"
 
 
-def _all_failed(request: Request, text: str, failures: list[tuple[str, str]]) -> bytes:
+def _all_failed(text: str, failures: list[tuple[str, str]]) -> NoAnswer:
     details = [{"worker_url": url, "error": why} for url, why in failures]
-    return reply(request, {"error": text, "details": details}, 502)
+    return NoAnswer(text, fields={"details": details})

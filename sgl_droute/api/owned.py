@@ -4,13 +4,14 @@ Requests for a thing that one worker holds: a job, its file, an image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import define
 from twisted.web.iweb import IResponse
 from twisted.web.server import Request
 
+from sgl_droute.api.account import account_of
 from sgl_droute.api.carrier import NO_STAMPS, Carrier
 from sgl_droute.api.stamps import EPOCH
 from sgl_droute.errors import NoWorker, WorkerFailed
@@ -35,6 +36,7 @@ class Owned:
         records: Carries requests for records, which a worker answers at once.
         files: Carries requests for files.
         gate: Requests in flight at once; more wait, first come first served.
+        now: The reactor's clock (seconds).
     """
 
     pool: Pool
@@ -43,6 +45,7 @@ class Owned:
     records: Carrier
     files: Carrier
     gate: Gate
+    now: Callable[[], float]
 
     async def record(self, request: Request, kind: str, id: str) -> None:
         """
@@ -68,11 +71,15 @@ class Owned:
             self.holdings.deleting(kind, id)
         async with self.gate.turn():
             with self.pool.visit(worker):
+                account = account_of(request)
+                account.sent(worker.url, self.now())
                 try:
                     response = await carrier.send(request, worker, target)
                 except WorkerFailed as failed:
                     holder = f"Worker {worker.url}, which holds {kind}_id {id}"
-                    raise NoWorker(f"{holder}, does not answer: {failed.reason}") from failed
+                    why = f"{holder}, does not answer: {failed.why}"
+                    raise NoWorker(why, reason=failed.reason) from failed
+                account.answered = self.now()
                 self.pool.record_answer(worker)
                 lesson = self._lesson(request, response, worker, kind, id)
                 epoch = self.holdings.epoch(kind, id)

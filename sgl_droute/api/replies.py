@@ -5,6 +5,7 @@ The router's own answers: JSON, with a request id, and never more than one per r
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from secrets import token_hex
@@ -27,9 +28,24 @@ def request_id(request: Request) -> bytes:
     given = request.requestHeaders.getRawHeaders(b"x-request-id")
     if given and given[0]:
         return given[0]
-    made = _new_id()
+    made = new_id()
     request.requestHeaders.setRawHeaders(b"X-Request-Id", [made])
     return made
+
+
+def stamp(request: Request, headers: Mapping[bytes, bytes]) -> None:
+    """
+    Have whatever answers *request* carry *headers*, one value each.
+    """
+    stamped: Any = request
+    stamped.stamps = headers
+
+
+def stamps(request: Request) -> Mapping[bytes, bytes]:
+    """
+    What `stamp` was given for *request*; nothing if it was not called.
+    """
+    return getattr(request, "stamps", {})
 
 
 def reply(request: Request, answer: Any, status: int = 200) -> bytes:
@@ -68,30 +84,32 @@ def error_reply(request: Request, error: RouterError) -> bytes:
     """
     for name, value in error.headers.items():
         request.setHeader(name, value)
-    return reply(request, {"error": str(error), **error.fields}, error.status)
+    return reply(request, _told(error, request_id(request)), error.status)
 
 
-def refusal(error: RouterError, request_id: bytes | None) -> bytes:
+def refusal(error: RouterError, id: bytes) -> bytes:
     """
-    A whole HTTP answer as bytes, the last one of its connection.
-
-    Args:
-        request_id: The client's; one is made if None.
+    A whole HTTP answer as bytes, the last one of its connection, to the request with that *id*.
     """
-    body = encoded({"error": str(error), **error.fields})
+    body = encoded(_told(error, id))
     headers = {
         b"Server": _SERVER,
         b"Date": datetimeToString(),
         b"Content-Type": b"application/json",
         b"Content-Length": b"%d" % len(body),
         b"Connection": b"close",
-        b"X-Request-Id": request_id or _new_id(),
+        b"X-Request-Id": id,
         **{name.encode("ascii"): value.encode("ascii") for name, value in error.headers.items()},
     }
     phrase = HTTPStatus(error.status).phrase.encode("ascii")
     lines = [b"HTTP/1.1 %d %s" % (error.status, phrase)]
     lines += [name + b": " + value for name, value in headers.items()]
     return b"\r\n".join([*lines, b"", body])
+
+
+def _told(error: RouterError, id: bytes) -> dict[str, object]:
+    text = id.decode("latin-1")
+    return {"error": str(error), "reason": error.reason, **error.fields, "request_id": text}
 
 
 def encoded(answer: Any) -> bytes:
@@ -112,9 +130,14 @@ def _begin(request: Request, status: int) -> None:
     request.setHeader(b"Server", _SERVER)
     request.setHeader(b"Date", datetimeToString())
     request.setHeader(b"X-Request-Id", request_id(request))
+    for name, value in stamps(request).items():
+        request.setHeader(name, value)
 
 
-def _new_id() -> bytes:
+def new_id() -> bytes:
+    """
+    A request id that nobody else gives.
+    """
     return token_hex(16).encode("ascii")
 
 

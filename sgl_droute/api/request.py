@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import parse_qs
 from twisted.web.server import Request
 
-from sgl_droute.api.replies import abort, empty_reply, error_reply, reply
+from sgl_droute.api.replies import abort, empty_reply, error_reply
 from sgl_droute.api.target import origin_form
 from sgl_droute.errors import BodyTooLarge, NoStorage, RouterError
 
@@ -38,14 +38,21 @@ class RouterRequest(Request):
 
     Attributes:
         admitted: Its target and ``Host`` have been judged, and the target is reduced.
+        began: When its head was there (seconds, on the reactor's clock).
     """
 
     channel: Any
+    began: float | None = None
     content: Any
     admitted = False
     _limit = DEFAULT_MAX_BODY_SIZE
     _size = 0
     _refused: RouterError | None = None
+
+    @property
+    def received(self) -> int:
+        """Bytes of its body that have come (count)."""
+        return self._size
 
     def gotLength(self, length: int | None) -> None:
         self._limit = getattr(self.channel.site, "max_body_size", DEFAULT_MAX_BODY_SIZE)
@@ -112,7 +119,7 @@ class RouterRequest(Request):
         if self.startedWriting:
             abort(self)
             return
-        self._answer(reply(self, {"error": "Internal error"}, 500))
+        self._answer(error_reply(self, RouterError("Internal error")))
 
     def _answer(self, body: bytes) -> None:
         self.write(body)

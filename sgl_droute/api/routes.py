@@ -1,21 +1,25 @@
 """
 The route table: the whole API on one screen.
 
-What a route does is written in `inference`, `owned`, `lists`, `fleetwide`, `updates`, `waiting`,
-`management` and `observe`; what is no route of the router goes to a worker as it came.
+Each route says whom it is for: ``everyone``, a ``client`` with a key for generations, or an
+``operator`` with one for the fleet. What a route does is written in `inference`, `owned`, `lists`,
+`fleetwide`, `updates`, `waiting`, `management` and `observe`; what is no route of the router goes
+to a worker as it came.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from attrs import define
 from klein import Klein
 from twisted.web.server import Request
 from werkzeug.routing import PathConverter
 
+from sgl_droute.api.access import Access
+from sgl_droute.api.cors import Cors
 from sgl_droute.api.fleetwide import FleetWide
 from sgl_droute.api.inference import Inference
 from sgl_droute.api.lists import Lists
@@ -40,8 +44,8 @@ from sgl_droute.fleet.capabilities import (
 from sgl_droute.fleet.loras import MERGE, SET, UNMERGE
 from sgl_droute.fleet.weights import DISK, TENSOR
 
-# What workers answer too, whoever answers here.
-_WORKERS_PATHS = ("/v1/", "/rollout/", "/vertex_generate")
+_ANYTHING = "/<any:path>"
+_ANY_METHOD = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
 
 class _AnyPath(PathConverter):
@@ -49,6 +53,29 @@ class _AnyPath(PathConverter):
 
     regex = ".*?"
     part_isolating = False
+
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+def declaring(
+    routes: Klein, declared: dict[str, Access], access: Access
+) -> Callable[..., Callable[[Handler], Handler]]:
+    """
+    A decorator for handlers: ``@...(path, *methods)`` makes a route of *routes* that needs
+    *access*, which *declared* has by the name of the handler.
+    """
+
+    def at(path: str, *methods: str) -> Callable[[Handler], Handler]:
+        def declare(handler: Handler) -> Handler:
+            declared[handler.__name__] = access
+            taken: dict[str, Any] = {"methods": methods} if methods else {}
+            routes.route(path, **taken)(handler)
+            return handler
+
+        return declare
+
+    return at
 
 
 @define(eq=False)
@@ -66,59 +93,64 @@ class RouterAPI:
     observe: Observe
     tunnels: Tunnels
     waiting: Waiting
+    cors: Cors
 
     routes = Klein()
+    access: ClassVar[dict[str, Access]] = {}
+    everyone = declaring(routes, access, Access.OPEN)
+    client = declaring(routes, access, Access.INFERENCE)
+    operator = declaring(routes, access, Access.ADMIN)
     routes.url_map.merge_slashes = False
     routes.url_map.converters["any"] = _AnyPath
 
     # Work: for one worker that is able.
 
-    @routes.route("/generate", methods=["POST"])
+    @client("/generate", "POST")
     async def generate(self, request: Request) -> None:
         target = _other_path(request, b"/v1/images/generations")
         await self.inference.forward(request, IMAGE, target=target, makes="image")
 
-    @routes.route("/generate_video", methods=["POST"])
+    @client("/generate_video", "POST")
     async def generate_video(self, request: Request) -> None:
         target = _other_path(request, b"/v1/videos")
         await self.inference.forward(request, VIDEO, target=target, makes="video")
 
-    @routes.route("/v1/images/generations", methods=["POST"])
+    @client("/v1/images/generations", "POST")
     async def create_image(self, request: Request) -> None:
         await self.inference.forward(request, IMAGE, makes="image")
 
-    @routes.route("/v1/images/edits", methods=["POST"])
+    @client("/v1/images/edits", "POST")
     async def edit_image(self, request: Request) -> None:
         await self.inference.forward(request, EDIT, makes="image")
 
-    @routes.route("/v1/videos", methods=["POST"])
+    @client("/v1/videos", "POST")
     async def create_video(self, request: Request) -> None:
         await self.inference.forward(request, VIDEO, makes="video")
 
-    @routes.route("/v1/meshes", methods=["POST"])
+    @client("/v1/meshes", "POST")
     async def create_mesh(self, request: Request) -> None:
         await self.inference.forward(request, MESH, makes="mesh")
 
-    @routes.route("/rollout/generate", methods=["POST"])
+    @client("/rollout/generate", "POST")
     async def rollout(self, request: Request) -> None:
         await self.inference.forward(request, SAMPLE)
 
-    @routes.route("/v1/diffusion/generate", methods=["POST"])
+    @client("/v1/diffusion/generate", "POST")
     async def diffusion(self, request: Request) -> None:
         await self.inference.forward(request, SAMPLE)
 
-    @routes.route("/vertex_generate", methods=["POST"])
+    @client("/vertex_generate", "POST")
     async def vertex(self, request: Request) -> None:
         await self.inference.forward(request, VERTEX)
 
-    @routes.route("/v1/actions/<any:path>")
+    @client("/v1/actions/<any:path>")
     async def action(self, request: Request, path: str) -> None:
         if asks_for_tunnel(request):
             await self.tunnels.open(request, ACTION)
         else:
             await self.inference.forward(request, ACTION)
 
-    @routes.route("/v1/realtime_video/generate")
+    @client("/v1/realtime_video/generate")
     async def realtime(self, request: Request) -> None:
         if asks_for_tunnel(request):
             await self.tunnels.open(request, REALTIME)
@@ -127,174 +159,178 @@ class RouterAPI:
 
     # What a worker holds: for that worker.
 
-    @routes.route("/v1/images/<id>/content", methods=["GET"])
+    @client("/v1/images/<id>/content", "GET")
     async def image_content(self, request: Request, id: str) -> None:
         await self.owned.content(request, "image", id)
 
-    @routes.route("/v1/videos/<id>", methods=["GET", "DELETE"])
+    @client("/v1/videos/<id>", "GET", "DELETE")
     async def video(self, request: Request, id: str) -> None:
         await self.owned.record(request, "video", id)
 
-    @routes.route("/v1/videos/<id>/content", methods=["GET"])
+    @client("/v1/videos/<id>/content", "GET")
     async def video_content(self, request: Request, id: str) -> None:
         await self.owned.content(request, "video", id)
 
-    @routes.route("/v1/meshes/<id>", methods=["GET", "DELETE"])
+    @client("/v1/meshes/<id>", "GET", "DELETE")
     async def mesh(self, request: Request, id: str) -> None:
         await self.owned.record(request, "mesh", id)
 
-    @routes.route("/v1/meshes/<id>/content", methods=["GET"])
+    @client("/v1/meshes/<id>/content", "GET")
     async def mesh_content(self, request: Request, id: str) -> None:
         await self.owned.content(request, "mesh", id)
 
     # Questions that the whole fleet answers.
 
-    @routes.route("/v1/videos", methods=["GET"])
+    @client("/v1/videos", "GET")
     async def videos(self, request: Request) -> bytes | None:
         return await self._record_or_list(request, "video", "videos")
 
-    @routes.route("/v1/meshes", methods=["GET"])
+    @client("/v1/meshes", "GET")
     async def meshes(self, request: Request) -> bytes | None:
         return await self._record_or_list(request, "mesh", "meshes")
 
-    @routes.route("/v1/models", methods=["GET"])
+    @client("/v1/models", "GET")
     async def models(self, request: Request) -> bytes:
         return await self.lists.models(request)
 
-    @routes.route("/v1/models/<path:name>", methods=["GET"])
+    @client("/v1/models/<path:name>", "GET")
     async def model(self, request: Request, name: str) -> bytes:
         return await self.lists.model(request, name)
 
-    @routes.route("/v1/list_loras", methods=["GET"])
+    @operator("/v1/list_loras", "GET")
     async def loras(self, request: Request) -> bytes:
         return await self.lists.loras(request)
 
     # Orders to the whole fleet.
 
-    @routes.route("/update_weights_from_disk", methods=["POST"])
+    @operator("/update_weights_from_disk", "POST")
     async def update_weights_from_disk(self, request: Request) -> bytes:
         return await self.updates.update_weights(request, DISK)
 
-    @routes.route("/update_weights_from_tensor", methods=["POST"])
+    @operator("/update_weights_from_tensor", "POST")
     async def update_weights_from_tensor(self, request: Request) -> bytes:
         return await self.updates.update_weights(request, TENSOR)
 
-    @routes.route("/update_weights_from_tensor_checker", methods=["POST"])
+    @operator("/update_weights_from_tensor_checker", "POST")
     async def update_weights_from_tensor_checker(self, request: Request) -> bytes:
         return await self.fleet.to_all(request)
 
-    @routes.route("/get_weights_checksum", methods=["POST"])
+    @operator("/get_weights_checksum", "POST")
     async def get_weights_checksum(self, request: Request) -> bytes:
         return await self.fleet.to_all(request)
 
-    @routes.route(SET, methods=["POST"])
+    @operator(SET, "POST")
     async def set_lora(self, request: Request) -> bytes:
         return await self.updates.change_loras(request, SET)
 
-    @routes.route(MERGE, methods=["POST"])
+    @operator(MERGE, "POST")
     async def merge_lora_weights(self, request: Request) -> bytes:
         return await self.updates.change_loras(request, MERGE)
 
-    @routes.route(UNMERGE, methods=["POST"])
+    @operator(UNMERGE, "POST")
     async def unmerge_lora_weights(self, request: Request) -> bytes:
         return await self.updates.change_loras(request, UNMERGE)
 
-    @routes.route("/release_memory_occupation", methods=["POST"])
+    @operator("/release_memory_occupation", "POST")
     async def release_memory_occupation(self, request: Request) -> bytes:
         return await self.fleet.release_memory(request)
 
-    @routes.route("/resume_memory_occupation", methods=["POST"])
+    @operator("/resume_memory_occupation", "POST")
     async def resume_memory_occupation(self, request: Request) -> bytes:
         return await self.fleet.resume_memory(request)
 
-    @routes.route("/weights", methods=["GET"])
+    @operator("/weights", "GET")
     def weights(self, request: Request) -> bytes:
         return self.updates.show(request)
 
-    @routes.route("/weights/verify", methods=["POST"])
+    @operator("/weights/verify", "POST")
     async def verify_weights(self, request: Request) -> bytes:
         return await self.updates.verify(request)
 
-    @routes.route("/weights/resolve", methods=["POST"])
+    @operator("/weights/resolve", "POST")
     async def resolve_weights(self, request: Request) -> bytes:
         return await self.updates.resolve(request)
 
     # The waiting line.
 
-    @routes.route("/queue", methods=["GET"])
+    @operator("/queue", "GET")
     def queue(self, request: Request) -> bytes:
         return self.waiting.queue(request)
 
-    @routes.route("/queue/<id>", methods=["DELETE"])
+    @operator("/queue/<id>", "DELETE")
     def cancel(self, request: Request, id: str) -> bytes:
         return self.waiting.cancel(request, id)
 
-    @routes.route("/rollouts/<path:id>", methods=["GET"])
+    @operator("/rollouts/<path:id>", "GET")
     def rollout_batch(self, request: Request, id: str) -> bytes:
         return self.waiting.rollout(request, id)
 
-    @routes.route("/rollouts/<path:id>", methods=["DELETE"])
+    @operator("/rollouts/<path:id>", "DELETE")
     def cancel_rollout_batch(self, request: Request, id: str) -> bytes:
         return self.waiting.cancel_rollout(request, id)
 
     # The workers.
 
-    @routes.route("/add_worker", methods=["POST"])
+    @operator("/add_worker", "POST")
     def add_worker(self, request: Request) -> bytes:
         return self.management.add_worker(request)
 
-    @routes.route("/remove_worker", methods=["POST"])
+    @operator("/remove_worker", "POST")
     def remove_worker(self, request: Request) -> bytes:
         return self.management.remove_worker(request)
 
-    @routes.route("/workers", methods=["POST"])
+    @operator("/workers", "POST")
     def create_worker(self, request: Request) -> bytes:
         return self.management.create(request)
 
-    @routes.route("/workers", methods=["GET"])
+    @operator("/workers", "GET")
     def workers(self, request: Request) -> bytes:
         return self.management.workers(request)
 
-    @routes.route("/workers/<path:worker_id>", methods=["GET"])
+    @operator("/workers/<path:worker_id>", "GET")
     def worker(self, request: Request, worker_id: str) -> bytes:
         return self.management.worker(request, worker_id)
 
-    @routes.route("/workers/<path:worker_id>", methods=["PUT"])
+    @operator("/workers/<path:worker_id>", "PUT")
     async def change_worker(self, request: Request, worker_id: str) -> bytes:
         return await self.management.change(request, worker_id)
 
-    @routes.route("/workers/<path:worker_id>", methods=["DELETE"])
+    @operator("/workers/<path:worker_id>", "DELETE")
     def delete_worker(self, request: Request, worker_id: str) -> bytes:
         return self.management.delete(request, worker_id)
 
     # The router.
 
-    @routes.route("/list_workers", methods=["GET"])
+    @operator("/list_workers", "GET")
     def list_workers(self, request: Request) -> bytes:
         return self.observe.list_workers(request)
 
-    @routes.route("/liveness", methods=["GET"])
+    @everyone("/liveness", "GET")
     def liveness(self, request: Request) -> bytes:
         return self.observe.liveness(request)
 
-    @routes.route("/health", methods=["GET"])
+    @everyone("/health", "GET")
     def health(self, request: Request) -> bytes:
         return self.observe.health(request)
 
-    @routes.route("/health_generate", methods=["GET"])
+    @everyone("/health_generate", "GET")
     def health_generate(self, request: Request) -> bytes:
         return self.observe.health(request)
 
-    @routes.route("/health_workers", methods=["GET"])
+    @operator("/health_workers", "GET")
     def health_workers(self, request: Request) -> bytes:
         return self.observe.health_workers(request)
 
-    @routes.route("/<any:path>")
+    @operator(_ANYTHING)
     async def elsewhere(self, request: Request, path: str) -> None:
         if asks_for_tunnel(request):
             await self.tunnels.open(request)
         else:
             await self.inference.forward(request)
+
+    @everyone(_ANYTHING, "OPTIONS")
+    def options(self, request: Request, path: str) -> bytes:
+        return self.cors.answer(request, ", ".join(sorted(_ANY_METHOD)))
 
     async def _record_or_list(self, request: Request, kind: str, collection: str) -> bytes | None:
         named = parameter(request, f"{kind}_id", "id", "job_id")
@@ -304,25 +340,32 @@ class RouterAPI:
         return None
 
 
-def _refuse_other_methods(routes: Klein) -> None:
+def _answer_other_methods(api: type[RouterAPI]) -> None:
     """
-    Answer 405 on the router's own paths: the route that takes any path would forward them.
+    Answer 405 on the router's own paths, which the route that takes any path would forward, and
+    ``OPTIONS``.
     """
     allowed: defaultdict[str, set[str]] = defaultdict(set)
-    for rule in routes.url_map.iter_rules():
-        if rule.methods:
-            allowed[rule.rule] |= rule.methods
+    needed: dict[str, Access] = {}
+    for rule in api.routes.url_map.iter_rules():
+        if rule.rule == _ANYTHING:
+            continue
+        allowed[rule.rule] |= rule.methods or _ANY_METHOD
+        access = api.access[rule.endpoint]
+        needed[rule.rule] = min(access, needed.get(rule.rule, access))
     for path, methods in allowed.items():
-        if path.startswith(_WORKERS_PATHS):
-            methods.add("OPTIONS")
-            routes.route(path, methods=["OPTIONS"], endpoint=f"OPTIONS {path}")(_preflight)
-        refused = _not_allowed(", ".join(sorted(methods)))
-        routes.route(path, endpoint=f"405 {path}")(refused)
+        listed = ", ".join(sorted(methods | {"OPTIONS"}))
+        answered, refused = f"OPTIONS {path}", f"405 {path}"
+        api.routes.route(path, methods=["OPTIONS"], endpoint=answered)(_options(listed))
+        api.routes.route(path, endpoint=refused)(_not_allowed(listed))
+        api.access.update({answered: Access.OPEN, refused: needed[path]})
 
 
-async def _preflight(self: RouterAPI, request: Request, **named: str) -> None:
-    # What pages of other origins may do is for the workers to say.
-    await self.inference.forward(request)
+def _options(methods: str) -> Callable[..., bytes]:
+    def options(self: RouterAPI, request: Request, **named: str) -> bytes:
+        return self.cors.answer(request, methods)
+
+    return options
 
 
 def _not_allowed(allow: str) -> Callable[..., NoReturn]:
@@ -339,4 +382,4 @@ def _other_path(request: Request, path: bytes) -> bytes:
     return path + question + query
 
 
-_refuse_other_methods(RouterAPI.routes)
+_answer_other_methods(RouterAPI)

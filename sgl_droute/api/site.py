@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
+from sgl_droute.api.account import Accounts
 from sgl_droute.api.channel import KEEP_ALIVE, RouterChannel
 from sgl_droute.api.request import RouterRequest
 from sgl_droute.errors import NoWorker
@@ -34,6 +35,7 @@ class RouterSite(Site):
         idle_timeout: Seconds a closing connection waits for a client that takes nothing.
         max_clients: Open connections (count); 0 for no limit.
         deadlines: Where limits of time are kept; its own if None.
+        accounts: Told of requests that reach no route; its own if None.
     """
 
     requestFactory = RouterRequest
@@ -48,6 +50,7 @@ class RouterSite(Site):
         idle_timeout: float,
         max_clients: int = 0,
         deadlines: Deadlines | None = None,
+        accounts: Accounts | None = None,
     ) -> None:
         super().__init__(resource, reactor=reactor, timeout=KEEP_ALIVE)
         self.noisy = False
@@ -57,6 +60,7 @@ class RouterSite(Site):
         self.idle_timeout = idle_timeout
         self.max_clients = max_clients
         self.deadlines = deadlines or Deadlines(reactor)
+        self.accounts = accounts or Accounts(reactor.seconds)
         self.keeps_connections = True
         self._clients: dict[RouterChannel, None] = {}
         self._beyond: dict[RouterChannel, None] = {}
@@ -77,7 +81,7 @@ class RouterSite(Site):
             channel.abortConnection()
         else:
             most = f"The router serves {self.max_clients} connections at once"
-            channel.refuse(NoWorker(most, headers={"Retry-After": "1"}))
+            channel.refuse(NoWorker(most, reason="too_many_clients", headers={"Retry-After": "1"}))
 
     def closed(self, channel: RouterChannel) -> None:
         """

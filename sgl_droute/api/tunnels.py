@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
+from sgl_droute.api.account import account_of
 from sgl_droute.api.admission import Admission, named
 from sgl_droute.api.carrier import Carrier
 from sgl_droute.api.forwarded import client_headers, worker_headers
@@ -84,9 +85,14 @@ class Tunnels:
         # Who was refused a WebSocket waits for the connection to be closed, as servers of them do.
         channel.end()
 
+        account = account_of(request)
+
         async def attempt(turn: Turn) -> Tunnel | None:
+            account.sent(turn.worker.url, turn.since)
             handshake = await self._answered(request, turn.worker)
             turn.seen()
+            account.answered = turn.turns.now()
+            account.epoch = turn.epoch if want.slot else ""
             stamps = stamps_of(turn, turn.turns.now() - turn.since)
             if not handshake.accepted:
                 await self.carrier.answer(request, turn.worker, handshake.answer, None, stamps)
@@ -97,10 +103,12 @@ class Tunnels:
             return tunnel
 
         job = await self.admission.job(request, want)
+        account.of_job(job)
         with named(job):
             tunnel = await with_worker(self.turns, job, attempt)
         if tunnel is not None:
             await tunnel.closed
+            account.tunnelled(tunnel.client.received, tunnel.client.sent, tunnel.broken)
 
     def cut(self) -> None:
         """

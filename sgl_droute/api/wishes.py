@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from hashlib import sha256
 
 from attrs import frozen
 from twisted.web.server import Request
 
+from sgl_droute.api.door import caller_of, digest_of
 from sgl_droute.errors import BadRequest
 from sgl_droute.fleet.capabilities import RequiredEpoch
 
@@ -47,7 +47,8 @@ class Wishes:
     What one request's client wishes.
 
     Attributes:
-        client: Who asks: a digest of its key, the name it gives itself, or its address.
+        client: Who asks: the name of its key, or a digest of what it sends as one where keys are
+            not asked for, or the name it gives itself, or its address.
         priority: Higher first; 0 is usual.
         deadline: When the answer must be there (seconds, on the clock of who asked).
         batch: The rollout batch that it belongs to.
@@ -55,6 +56,7 @@ class Wishes:
         group: Requests of the same group are best served by the same worker.
         why: Whether the answer shall tell how its worker was chosen.
         epoch: The weights epochs that its worker may have; None for any.
+        share: Turns that its client has in line for one of a usual client.
     """
 
     client: str
@@ -65,6 +67,7 @@ class Wishes:
     group: str | None = None
     why: bool = False
     epoch: RequiredEpoch | None = None
+    share: float = 1.0
 
 
 def wishes_of(request: Request, *, max_priority: int, now: float) -> Wishes:
@@ -80,9 +83,10 @@ def wishes_of(request: Request, *, max_priority: int, now: float) -> Wishes:
     """
     headers = request.requestHeaders.getAllRawHeaders()
     given = {name: values for name, values in headers if name in _KNOWN}
-    client = _client(request, given)
+    caller = caller_of(request)
+    client = caller.client or _client(request, given)
     if _WISHES.isdisjoint(given):
-        return Wishes(client)
+        return Wishes(client, share=caller.share)
     batch, size = _name(given, _BATCH), _size(given)
     if batch is not None and batch.startswith("/"):
         raise _bad(_BATCH, "a name that does not begin with a slash", batch)
@@ -97,12 +101,13 @@ def wishes_of(request: Request, *, max_priority: int, now: float) -> Wishes:
         _name(given, _GROUP),
         (_text(given, _WHY) or "").lower() in _YES,
         _epoch(given),
+        caller.share,
     )
 
 
 def _client(request: Request, given: Given) -> str:
     if _KEY in given:
-        return "key:" + sha256(b",".join(given[_KEY])).hexdigest()[:12]
+        return f"key:{digest_of(given[_KEY])}"
     name = _name(given, _CLIENT)
     if name is not None:
         return "id:" + name

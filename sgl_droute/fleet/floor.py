@@ -66,7 +66,6 @@ class Floor:
 
     def __attrs_post_init__(self) -> None:
         rules = self.rules
-        make = ALGORITHMS[rules.algorithm]
         self.placement = Placement(
             self.stations,
             self.speeds,
@@ -74,15 +73,36 @@ class Floor:
             rules.group_margin,
             rules.longest,
         )
-        self.desks = Desks(
+        self.desks = self._made_desks()
+        for worker in self.pool:
+            self._came(worker)
+        self.pool.watch(self._worker_changed)
+
+    def adopt(self, rules: Rules, now: float) -> None:
+        """
+        Go by other rules from now on; who has been given what stays as it is.
+        """
+        self.rules = rules
+        placement = self.placement
+        placement.by_work = rules.algorithm == "least-work"
+        placement.group_margin = rules.group_margin
+        placement.longest = rules.longest
+        self.desks = self._made_desks()
+        for station in self.stations.values():
+            station.usual_limit = rules.concurrency
+            station.bind_ahead = rules.bind_ahead
+            self.desks.came(station)
+            self._predict_again(station, now)
+
+    def _made_desks(self) -> Desks:
+        rules = self.rules
+        make = ALGORITHMS[rules.algorithm]
+        return Desks(
             lambda: make(rules.random),
             self.placement.load,
             self.stations.values,
             strict_model=rules.strict_model,
         )
-        for worker in self.pool:
-            self._came(worker)
-        self.pool.watch(self._worker_changed)
 
     def tier(self, want: Want, without: Collection[str] = ()) -> Tier | None:
         """

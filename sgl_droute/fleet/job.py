@@ -59,6 +59,7 @@ class Job:
         submitted: When it arrived.
         priority: Higher first; 0 is usual.
         client: Who asks, for fair turns.
+        share: Turns that its client has for one of a usual client.
         batch: The rollout batch it belongs to.
         group: Requests of the same group are best served by the same worker.
         deadline: When it must have ended.
@@ -76,6 +77,7 @@ class Job:
     submitted: float = 0.0
     priority: int = 0
     client: str = ""
+    share: float = 1.0
     batch: str | None = None
     group: str | None = None
     deadline: float | None = None

@@ -72,6 +72,25 @@ class OpenJob:
         return start + duration * (100 - self.first_progress) / 100
 
 
+@frozen(kw_only=True)
+class EndedJob:
+    """
+    A job that is over for whoever asked for it.
+
+    Attributes:
+        job: What was known of it.
+        how: "completed", "failed", "lost" (its worker is gone or does not know it any more) or
+            "deleted" (by a client; its worker works on).
+        took: Seconds of GPU time, if its worker told them.
+        fields: What its worker told of it last, if that told its end.
+    """
+
+    job: OpenJob
+    how: str
+    took: float | None = None
+    fields: Mapping[str, Any] = field(factory=dict)
+
+
 @define(eq=False)
 class OpenJobs:
     """
@@ -97,6 +116,14 @@ class OpenJobs:
     most: int = field(default=100_000, validator=ge(1))
     _jobs: dict[_Key, OpenJob] = field(factory=dict, init=False)
     _lines: dict[_Registration, list[_Key]] = field(factory=dict, init=False)
+    _observers: list[Callable[[EndedJob], object]] = field(factory=list, init=False)
+
+    def watch(self, observer: Callable[[EndedJob], object]) -> None:
+        """
+        Have *observer* told once of each job that is over for its client, when that is known; a
+        deleted one counts as load for longer.
+        """
+        self._observers.append(observer)
 
     def created(self, kind: str, id: str, worker: str, serial: int, now: float) -> None:
         """
@@ -139,6 +166,8 @@ class OpenJobs:
         if job is not None:
             self._keep(evolve(job, status="deleted"))
             self._start_first((job.worker, job.serial), now)
+            if not job.deleted:
+                self._over(EndedJob(job=job, how="deleted"))
 
     def lost(self, kind: str, id: str) -> None:
         """
@@ -147,6 +176,7 @@ class OpenJobs:
         job = self._jobs.get((kind, id))
         if job is not None and not job.deleted:
             self._close(job, None)
+            self._over(EndedJob(job=job, how="lost"))
 
     def restarted(self, worker: str, serial: int) -> None:
         """
@@ -163,9 +193,11 @@ class OpenJobs:
         """
         line = self._lines.pop((worker, serial), [])
         for key in line:
-            del self._jobs[key]
+            job = self._jobs.pop(key)
             self.on_change(*key)
             self.on_end(*key, None, False)
+            if not job.deleted:
+                self._over(EndedJob(job=job, how="lost"))
         if line:
             self.on_count(worker, serial, 0)
 
@@ -224,6 +256,13 @@ class OpenJobs:
             self._overtake(job, now)
         took = (inference_time(fields) or None) if done else None
         self._close(job, now, took, done=done)
+        if not job.deleted:
+            how = "completed" if done else "failed"
+            self._over(EndedJob(job=job, how=how, took=took, fields=fields))
+
+    def _over(self, ended: EndedJob) -> None:
+        for observer in self._observers:
+            observer(ended)
 
     def _overtake(self, job: OpenJob, now: float) -> None:
         """

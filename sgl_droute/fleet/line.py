@@ -4,24 +4,24 @@ The jobs that wait for a worker, in the order in which they are to be served.
 A job brings a place: its time of arrival, brought forward by `Line.ageing` seconds for each level
 of priority. So higher priority goes first, but only before those that have not waited that much
 longer: nobody starves. Jobs of one key and priority share their places: client by client in turns
-if that is wished, and those of a rollout batch longest first, see `sgl_droute.fleet.batches`.
+if that is wished, as many jobs in a turn as the client has shares, and those of a rollout batch
+longest first, see `sgl_droute.fleet.batches`.
 
 It knows no workers and no time: who may be served now is up to `sgl_droute.fleet.scheduler`.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from heapq import heapify, heappop, heapreplace
 from itertools import count
 from weakref import WeakKeyDictionary
 
-from attrs import define, field, frozen
+from attrs import define, field
 
-from sgl_droute.fleet.batches import Place, Queue
 from sgl_droute.fleet.capabilities import Want
 from sgl_droute.fleet.job import Job
+from sgl_droute.fleet.level import Level, Seat, whole_share
 
 # Jobs of one key may go to the same workers.
 Key = tuple[Want, frozenset[str]]
@@ -34,126 +34,6 @@ def key_of(job: Job) -> Key:
     return job.want, job.without
 
 
-@frozen
-class Seat:
-    """
-    Where a job stands, or stood when it left.
-
-    Attributes:
-        place: Among all that wait.
-        own: Among the jobs of its client.
-        turn: The turn of its client, compared with others: lower is sooner.
-    """
-
-    place: Place
-    own: Place
-    turn: int
-
-
-@define(eq=False)
-class Level:
-    """
-    Jobs of one key and priority: as many places as jobs, filled by the clients in turns.
-
-    A client that comes anew has the last turn, and so has one that was served.
-
-    Args:
-        turns: Gives a turn later than all before; one for the whole line.
-
-    Attributes:
-        seconds: How long the jobs are expected to take on one usual worker.
-    """
-
-    turns: Iterator[int]
-    seconds: float = field(default=0.0, init=False)
-    _places: list[Place] = field(factory=list, init=False)
-    _clients: dict[str, Queue] = field(factory=dict, init=False)
-    _round: list[tuple[int, Queue]] = field(factory=list, init=False)
-
-    def put(self, client: str, job: Job, seat: Seat) -> None:
-        """
-        Let *job* of *client* wait; the client's turn is that of *seat* if it had a later one.
-        """
-        insort(self._places, seat.place)
-        self.seconds += job.length
-        queue = self._clients.get(client)
-        if queue is None:
-            queue = self._clients[client] = Queue(seat.turn)
-            insort(self._round, (queue.turn, queue))
-        elif seat.turn < queue.turn:
-            self._give_turn(queue, seat.turn)
-        queue.put(job, seat.own)
-
-    def leave(self, client: str, job: Job, *, served: bool) -> Seat:
-        """
-        Let *job* of *client* leave with the place that it fills; if it is *served* the client has
-        had its turn. Where it stood.
-        """
-        self.seconds -= job.length
-        queue = self._clients[client]
-        place = self._places.pop(self._rank(queue, queue.index(job)))
-        seat = Seat(place, queue.place(job), queue.turn)
-        queue.discard(job)
-        if not queue:
-            del self._clients[client], self._round[self._turn_index(queue)]
-        elif served:
-            self._give_turn(queue, next(self.turns))
-        return seat
-
-    def place(self, client: str, job: Job) -> Place:
-        """
-        The place that *job* of *client* fills.
-        """
-        queue = self._clients[client]
-        return self._places[self._rank(queue, queue.index(job))]
-
-    def before(self, place: Place) -> int:
-        """
-        How many jobs stand before *place*.
-        """
-        return bisect_left(self._places, place)
-
-    def in_order(self) -> tuple[Place, Iterator[Place], Iterator[Job]]:
-        """
-        The first place, the others, and the jobs that fill them, lazily.
-        """
-        places = iter(self._places)
-        return next(places), places, self._in_turns()
-
-    def _in_turns(self) -> Iterator[Job]:
-        waiting: Iterable[Iterator[Job]] = (iter(queue) for _, queue in self._round)
-        while waiting:
-            served = []
-            for jobs in waiting:
-                for job in jobs:
-                    yield job
-                    served.append(jobs)
-                    break
-            waiting = served
-
-    def _rank(self, queue: Queue, index: int) -> int:
-        """
-        How many jobs of all clients stand before the one that stands at *index* in *queue*.
-        """
-        sooner = self._turn_index(queue)
-        if not index:
-            return sooner
-        sizes = [len(queue.places) for _, queue in self._round]
-        in_whole_rounds = sum([index if size > index else size for size in sizes])
-        return in_whole_rounds + sum([size > index for size in sizes[:sooner]])
-
-    def _give_turn(self, queue: Queue, turn: int) -> None:
-        del self._round[self._turn_index(queue)]
-        queue.turn = turn
-        insort(self._round, (turn, queue))
-
-    def _turn_index(self, queue: Queue) -> int:
-        return bisect_left(self._round, (queue.turn,))
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-
 @define(eq=False)
 class Line:
     """
@@ -164,7 +44,8 @@ class Line:
     the turn that it took.
 
     Args:
-        fair: Whether clients are served in turns within a key and priority.
+        fair: Whether clients are served in turns within a key and priority, as many jobs in a turn
+            as their shares, rounded.
         ageing: Seconds of waiting that count as much as one level of priority.
     """
 
@@ -265,6 +146,23 @@ class Line:
             else:
                 heapreplace(levels, (place, places, jobs))
 
+    def take_turns(self, fair: bool) -> None:
+        """
+        Have clients served in turns from now on if that is *fair*, else all in order of arrival;
+        no client's own jobs change their order.
+        """
+        if fair == self.fair:
+            return
+        jobs = list(self.in_order())
+        for job in jobs:
+            self._leave(job.id, served=False)
+        self.fair = fair
+        for job in [*jobs, *(set(self._left) - set(jobs))]:
+            own = self._left[job].own
+            self._left[job] = Seat(own, own, next(self._turns), whole_share(job.share))
+        for job in jobs:
+            self.put(job)
+
     def of_batch(self, batch: str) -> list[Job]:
         """
         The jobs of the rollout batch *batch*, in order of arrival.
@@ -318,7 +216,7 @@ class Line:
 
     def _last_seat(self, job: Job) -> Seat:
         place = (job.submitted - self.ageing * job.priority, job.number)
-        return Seat(place, place, next(self._turns))
+        return Seat(place, place, next(self._turns), whole_share(job.share))
 
     def __len__(self) -> int:
         return len(self._jobs)

@@ -14,7 +14,7 @@ from itertools import count
 
 from attrs import define, evolve, field
 
-from sgl_droute.errors import BadRequest, NotFound, NoWorker, RouterError
+from sgl_droute.errors import NoCapableWorker, NotFound, NoWorker, RouterError
 from sgl_droute.fleet.capabilities import ANYTHING, Capabilities, Want
 from sgl_droute.fleet.epochs import Epochs
 from sgl_droute.fleet.urls import normalise_worker_url
@@ -285,7 +285,7 @@ class Pool:
 
     def nobody(self, want: Want) -> RouterError:
         """
-        Why there is no worker for *want*: `NoWorker` for now, `BadRequest` at all.
+        Why there is no worker for *want*: `NoWorker` for now, `NoCapableWorker` at all.
         """
         error: RouterError
         if self._workers or want.strict:
@@ -293,7 +293,7 @@ class Pool:
         else:
             error = NoWorker("No workers registered in the pool")
         if isinstance(error, NoWorker):
-            error.fields.update(reason="no_worker", queue_position=None, retry_after=None)
+            error.fields.update(queue_position=None, retry_after=None)
         return error
 
     def _nobody(self, want: Want, usable: Callable[[Worker], bool]) -> RouterError:
@@ -301,7 +301,7 @@ class Pool:
         kind = f"{want.word}-capable " if want.strict else ""
         if want.strict and not allowed:
             served = f" None of them serves the model {want.model!r}." if want.model else ""
-            return BadRequest(f"No {kind}workers available in current worker pool.{served}")
+            return NoCapableWorker(f"No {kind}workers available in current worker pool.{served}")
         if all(worker.dead for worker in self):
             return NoWorker("No healthy workers available in the pool")
         states = Counter(

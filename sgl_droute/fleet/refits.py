@@ -38,7 +38,6 @@ class Refits:
         under_way: The one that is going on.
         interrupted: One that a crash of the router broke off, if nobody knows yet what came of it.
         history: Those that have ended, the latest last.
-        on_change: Called when anything has changed that `saved` tells.
     """
 
     pool: Pool
@@ -46,12 +45,18 @@ class Refits:
     under_way: Refit | None = field(default=None, init=False)
     interrupted: Refit | None = field(default=None, init=False)
     history: deque[Refit] = field(factory=lambda: deque(maxlen=MOST_HISTORY), init=False)
-    on_change: Callable[[], object] = field(default=lambda: None, init=False)
+    _observers: list[Callable[[], object]] = field(factory=list, init=False)
     _remembered: dict[str, Actual] = field(factory=dict, init=False)
     _served: dict[str, Capabilities] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.pool.watch(self._worker_changed)
+
+    def watch(self, observer: Callable[[], object]) -> None:
+        """
+        Have *observer* called when anything has changed that `saved` tells.
+        """
+        self._observers.append(observer)
 
     # An update, from its beginning to its end.
 
@@ -75,7 +80,7 @@ class Refits:
         refit.before = {model: epochs.desired(model) for model in models}
         self.under_way = refit
         epochs.pending = {worker.serial: epochs.of(worker) for worker in workers}
-        self.on_change()
+        self._tell()
         return refit
 
     def close(self, refit: Refit) -> None:
@@ -98,7 +103,7 @@ class Refits:
         """
         refit.outcomes[worker.url] = None
         self.sent(worker)
-        self.on_change()
+        self._tell()
 
     def sent(self, worker: Worker) -> None:
         """
@@ -130,7 +135,7 @@ class Refits:
             # It may be the process that was called still, and may be another one.
             self._tear(refit, now)
         self.pool.judge()
-        self.on_change()
+        self._tell()
 
     def end(self, refit: Refit, seconds: float) -> None:
         """
@@ -154,7 +159,7 @@ class Refits:
             self.history.append(refit)
         self.pool.judge()
         self._look_at_interrupted()
-        self.on_change()
+        self._tell()
 
     # Catching up, and proofs.
 
@@ -218,7 +223,7 @@ class Refits:
         known = {**desired.sums, **sums}
         if known != desired.sums:
             epochs.set(model, evolve(desired, sums=known))
-            self.on_change()
+            self._tell()
 
     def compared(self, model: Model, comparison: Comparison) -> None:
         """
@@ -296,7 +301,7 @@ class Refits:
         epochs.set(model, evolve(desired, sums=sums))
         self.pool.judge()
         self._look_at_interrupted("accepted as the majority has it")
-        self.on_change()
+        self._tell()
 
     # What survives a restart.
 
@@ -338,6 +343,8 @@ class Refits:
                 epochs.set(model, epochs.desired(model).after_a_crash())
         self.history.extend(Refit.restored(each) for each in saved["history"])
         for url, each in saved["workers"].items():
+            if not isinstance(each["model"], str | None):
+                raise TypeError(f"{each['model']!r} is no model")
             self._remembered[url] = Actual.restored(each)
             self._served[url] = Capabilities(model=each["model"], names=frozenset(each["names"]))
         if begun is None:
@@ -444,7 +451,7 @@ class Refits:
         if now is not None and same_process(now, then):
             self.pool.change(now, lambda now: evolve(now, actual=after(now)))
             self._look_at_interrupted()
-            self.on_change()
+            self._tell()
 
     def _learned(self, before: Worker, worker: Worker) -> None:
         """
@@ -477,7 +484,7 @@ class Refits:
         refit.note = note
         self.interrupted = None
         self.history.append(refit)
-        self.on_change()
+        self._tell()
         return refit
 
     def _look_at_interrupted(self, note: str = "made good") -> None:
@@ -487,6 +494,10 @@ class Refits:
         workers = (self.pool[url] for url in refit.unfinished if url in self.pool)
         if all(worker.actual.known for worker in workers):
             self._settle(note)
+
+    def _tell(self) -> None:
+        for observer in self._observers:
+            observer()
 
     def _worker_changed(self, before: Worker | None, now: Worker | None) -> None:
         if before is None and now is not None:
@@ -504,7 +515,7 @@ class Refits:
             if now is None or _changed(before.actual, now.actual):
                 self.sums.pop(before.serial, None)
             self._look_at_interrupted()
-            self.on_change()
+            self._tell()
 
 
 def _may_have(verdict: Verdict) -> bool:

@@ -91,6 +91,18 @@ class Scheduler:
         """
         self._observers.append(observer)
 
+    def adopt(self, rules: Rules, now: float) -> list[Decision]:
+        """
+        Go by other rules from now on. Nobody who waits is let go, nor loses the place of arrival:
+        a shorter line is full for those who come, and where clients begin or cease to take turns
+        each one's own jobs keep their order. What workers have been given stays theirs.
+        """
+        self.rules = rules
+        self.line.take_turns(rules.fair)
+        self.floor.adopt(rules, now)
+        self._advance(now)
+        return self._decided()
+
     # What clients do.
 
     def submit(self, job: Job, now: float) -> list[Decision]:
@@ -111,7 +123,7 @@ class Scheduler:
         try:
             self._admit(job, now)
         except RouterError as refused:
-            self._tell("refused", now, job, reason=_reason(refused))
+            self._tell("refused", now, job, reason=refused.reason)
             raise
         return self._decided()
 
@@ -195,7 +207,7 @@ class Scheduler:
         job.without |= {running.station.worker.url}
         error = hopeless(self.floor, job.want, job.without)
         if error is not None:
-            self._tell("dropped", now, job, reason=_reason(error))
+            self._tell("dropped", now, job, reason=error.reason)
             raise error
         self.line.put(job)
         self._dispatch(now)
@@ -374,7 +386,7 @@ class Scheduler:
 
     def _drop(self, job: Job, error: RouterError, now: float) -> None:
         name = "cancelled" if isinstance(error, Cancelled) else "dropped"
-        self._tell(name, now, job, reason=_reason(error))
+        self._tell(name, now, job, reason=error.reason)
         self._decisions.append(Dropped(job, error))
 
     # Jobs go out.
@@ -504,10 +516,3 @@ class Scheduler:
             event = Event(name, now, job, worker, start, end, took, reason)
             for observer in self._observers:
                 observer(event)
-
-
-def _reason(error: RouterError) -> str:
-    """
-    One word for why a job was let go.
-    """
-    return str(error.fields.get("reason", type(error).__name__))

@@ -36,7 +36,7 @@ _WRAPPERS = tuple(
 )
 
 
-def normalise_worker_url(text: str) -> str:
+def normalise_worker_url(text: str, what: str = "worker URL") -> str:
     """
     The one spelling of a worker's base URL: ``scheme://host[:port]`` in lower case.
 
@@ -44,29 +44,32 @@ def normalise_worker_url(text: str) -> str:
     fewer than four parts, as `inet_aton` does) become the dotted form; an IPv6 address its shortest
     form; the default port and a trailing dot or slash go away.
 
+    Args:
+        what: What errors call it.
+
     Raises:
         BadRequest: Not http(s), no host, a port outside 1-65535, or with credentials, path, query
             or fragment; with the word ``blocked`` for addresses that are never a worker.
     """
     if len(text) > _MAX_URL:
-        raise BadRequest(f"worker URL is longer than {_MAX_URL} characters")
+        raise BadRequest(f"{what} is longer than {_MAX_URL} characters")
     if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
-        raise BadRequest(f"worker URL {text!r} holds a character that a URL may not")
+        raise BadRequest(f"{what} {text!r} holds a character that a URL may not")
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as problem:
-        raise BadRequest(f"worker URL {text!r}: {problem}") from problem
+        raise BadRequest(f"{what} {text!r}: {problem}") from problem
     scheme = parts.scheme.lower()
     if scheme not in ("http", "https"):
-        raise BadRequest(f"worker URL {text!r} must begin with http:// or https://")
+        raise BadRequest(f"{what} {text!r} must begin with http:// or https://")
     if "@" in parts.netloc:
-        raise BadRequest("worker URL must not hold credentials")
+        raise BadRequest(f"{what} must not hold credentials")
     if parts.path not in ("", "/") or "?" in text or "#" in text:
-        raise BadRequest(f"worker URL {text!r} must be scheme, host and port only")
-    host = _normalise_host(parts.hostname or "", text)
+        raise BadRequest(f"{what} {text!r} must be scheme, host and port only")
+    host = _normalise_host(parts.hostname or "", text, what)
     if port == 0:
-        raise BadRequest(f"worker URL {text!r}: port must be from 1 to 65535")
+        raise BadRequest(f"{what} {text!r}: port must be from 1 to 65535")
     default = {"http": 80, "https": 443}[scheme]
     return f"{scheme}://{host}" if port in (None, default) else f"{scheme}://{host}:{port}"
 
@@ -104,25 +107,25 @@ def parse_host_address(host: str) -> IPAddress | None:
     return ipaddress.IPv4Address(value)
 
 
-def _normalise_host(host: str, text: str) -> str:
+def _normalise_host(host: str, text: str, what: str) -> str:
     host = host.lower().removesuffix(".")
     if not host:
-        raise BadRequest(f"worker URL {text!r} has no host")
+        raise BadRequest(f"{what} {text!r} has no host")
     try:
         address = parse_host_address(host)
     except ValueError as problem:
-        raise BadRequest(f"worker URL {text!r}: {problem}") from problem
+        raise BadRequest(f"{what} {text!r}: {problem}") from problem
     if address is not None:
         if is_blocked_address(address):
-            raise BadRequest(f"worker URL {text!r} is blocked: {address} is never a worker")
+            raise BadRequest(f"{what} {text!r} is blocked: {address} is never called")
         if isinstance(address, ipaddress.IPv4Address):
             return str(address)
         # A mapped address is an IPv4 one (RFC 4291 2.5.5.2): one worker, one URL.
         return str(address.ipv4_mapped) if address.ipv4_mapped else f"[{address}]"
     if host in BLOCKED_NAMES:
-        raise BadRequest(f"worker URL {text!r} is blocked: {host} is never a worker")
+        raise BadRequest(f"{what} {text!r} is blocked: {host} is never called")
     if len(host) > 253 or not _NAME.fullmatch(host) or _NUMBER.fullmatch(host.rpartition(".")[2]):
-        raise BadRequest(f"worker URL {text!r}: {host!r} is not a host name")
+        raise BadRequest(f"{what} {text!r}: {host!r} is not a host name")
     return host
 
 

@@ -21,6 +21,8 @@ from sgl_droute.fleet.loras import LoraSet
 from sgl_droute.fleet.owners import Entry
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.refits import Refits
+from sgl_droute.fleet.webhook import Webhook
+from sgl_droute.fleet.webhooks import PendingWebhooks
 from sgl_droute.fleet.worker import Worker, quarantined
 from sgl_droute.state.database import StateError
 from sgl_droute.state.saved import Saved, SavedOwner, SavedWorker
@@ -74,6 +76,7 @@ class Keeper:
         holdings: Empty until `begin`.
         speeds: Knows nothing until `begin`; None if nothing is learned.
         refits: Knows nothing until `begin`.
+        webhooks: Empty until `begin`.
     """
 
     store: Store
@@ -81,6 +84,7 @@ class Keeper:
     holdings: Holdings
     speeds: Speeds | None = None
     refits: Refits = field(default=Factory(lambda self: Refits(self.pool), takes_self=True))
+    webhooks: PendingWebhooks = field(factory=PendingWebhooks)
     _weights_due: bool = field(default=True, init=False)
     _learned: dict[str, float] = field(factory=dict, init=False)  # when each URL is to be written
 
@@ -98,8 +102,10 @@ class Keeper:
         # What is brought back is written back too: without what is dropped on the way.
         self._restore(saved)
         self.refits.all_back()
-        self.refits.on_change = self._weights_changed
+        self.refits.watch(self._weights_changed)
         self.store.before_writing(self._put_weights)
+        self.webhooks.restore(saved.webhooks)
+        self.webhooks.on_change = self._webhook_changed
         if self.speeds is not None:
             self._restore_speeds(self.speeds, saved)
             self.speeds.on_change = self._speed_learned
@@ -199,6 +205,12 @@ class Keeper:
         entry = self.holdings.owners.entry(kind, id)
         if entry is not None:
             self._put_owner(kind, id, entry)
+
+    def _webhook_changed(self, kind: str, id: str, webhook: Webhook | None) -> None:
+        if webhook is None:
+            self.store.drop_webhook(kind, id)
+        else:
+            self.store.put_webhook(webhook)
 
     def _put_owner(self, kind: str, id: str, entry: Entry) -> None:
         is_open = self.holdings.jobs.get(kind, id) is not None

@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
+from sgl_droute.fleet.webhook import Webhook
 from sgl_droute.fleet.worker import Concurrency
 
 
@@ -77,6 +78,7 @@ class Saved:
             no *weights* wrote them.
         speeds: By the URL of each worker, what was learned of its speed, as a text of its own.
         weights: What the fleet knew of its weights, as a text of its own; empty when nothing.
+        webhooks: The calls that were still to be made, by kind and id of their jobs.
     """
 
     workers: tuple[SavedWorker, ...] = ()
@@ -84,3 +86,4 @@ class Saved:
     loras: tuple[Mapping[str, Any], ...] = ()
     speeds: tuple[tuple[str, str], ...] = ()
     weights: str = ""
+    webhooks: tuple[Webhook, ...] = ()

@@ -19,6 +19,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
+from sgl_droute.fleet.webhook import Webhook
 from sgl_droute.state import tables
 from sgl_droute.state.database import Database, StateError
 from sgl_droute.state.saved import Saved, SavedOwner, SavedWorker
@@ -124,7 +125,12 @@ class SqliteStore(Store):
             else:
                 owners.append(owner)
         return Saved(
-            contents.workers, tuple(owners), contents.loras, contents.speeds, contents.weights
+            contents.workers,
+            tuple(owners),
+            contents.loras,
+            contents.speeds,
+            contents.weights,
+            contents.webhooks,
         )
 
     def put_worker(self, worker: SavedWorker) -> None:
@@ -155,6 +161,13 @@ class SqliteStore(Store):
 
     def drop_speeds(self, url: str) -> None:
         self._drop(tables.drop_speeds(url))
+
+    def put_webhook(self, webhook: Webhook) -> None:
+        if _is_text(webhook.id):
+            self._put(tables.put_webhook(webhook))
+
+    def drop_webhook(self, kind: str, job_id: str) -> None:
+        self._drop(tables.drop_webhook(kind, job_id))
 
     def before_writing(self, put: Callable[[bool], None]) -> None:
         self._before.append(put)

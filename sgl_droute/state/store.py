@@ -11,6 +11,7 @@ from typing import ClassVar
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 
+from sgl_droute.fleet.webhook import Webhook
 from sgl_droute.state.saved import Saved, SavedOwner, SavedWorker
 
 
@@ -88,6 +89,18 @@ class Store(Service, metaclass=ABCMeta):
         """
 
     @abstractmethod
+    def put_webhook(self, webhook: Webhook) -> None:
+        """
+        Keep a call that is to be made, in the place of what was known of the same job's.
+        """
+
+    @abstractmethod
+    def drop_webhook(self, kind: str, job_id: str) -> None:
+        """
+        Forget the call for that job.
+        """
+
+    @abstractmethod
     def before_writing(self, put: Callable[[bool], None]) -> None:
         """
         Have *put* called before each write, to put what was held back until then: with true before
@@ -137,6 +150,12 @@ class MemoryStore(Store):
         pass
 
     def drop_speeds(self, url: str) -> None:
+        pass
+
+    def put_webhook(self, webhook: Webhook) -> None:
+        pass
+
+    def drop_webhook(self, kind: str, job_id: str) -> None:
         pass
 
     def before_writing(self, put: Callable[[bool], None]) -> None:

@@ -13,13 +13,28 @@ from typing import Any
 
 from attrs import frozen
 
+from sgl_droute.fleet.webhook import Webhook
 from sgl_droute.fleet.worker import Concurrency
 from sgl_droute.state.saved import SavedOwner, SavedWorker
 
 APPLICATION_ID = 0x53474C64  # "SGLd", in the file's header
-VERSION = 3
+VERSION = 4
 
 _SPEEDS = "CREATE TABLE speeds (url TEXT PRIMARY KEY, learned TEXT NOT NULL) WITHOUT ROWID"
+
+_WEBHOOKS = """
+    CREATE TABLE webhooks (
+        kind TEXT NOT NULL,
+        id TEXT NOT NULL,
+        url TEXT NOT NULL,
+        event TEXT NOT NULL,
+        body TEXT NOT NULL,
+        tries INTEGER NOT NULL,
+        due REAL NOT NULL,
+        until REAL NOT NULL,
+        PRIMARY KEY (kind, id)
+    ) WITHOUT ROWID
+"""
 
 _CREATE = (
     f"PRAGMA application_id = {APPLICATION_ID}",
@@ -51,12 +66,14 @@ _CREATE = (
     """,
     "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     _SPEEDS,
+    _WEBHOOKS,
 )
 
+_FROM_THIRD = (_WEBHOOKS, f"PRAGMA user_version = {VERSION}")
 _FROM_SECOND = (
     "ALTER TABLE workers ADD COLUMN barred INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE owners ADD COLUMN epoch TEXT NOT NULL DEFAULT ''",
-    f"PRAGMA user_version = {VERSION}",
+    *_FROM_THIRD,
 )
 
 # What makes a file of each older version one of this; 0 is a file without tables.
@@ -69,6 +86,7 @@ STEPS: Mapping[int, tuple[str, ...]] = {
         *_FROM_SECOND,
     ),
     2: _FROM_SECOND,
+    3: _FROM_THIRD,
 }
 
 Key = tuple[str, ...]
@@ -101,7 +119,7 @@ class Contents:
         places: By the URL of each worker, its place in the order of registration.
         workers: In that order.
         owners: Least recently used first.
-        loras, speeds, weights: As in `sgl_droute.state.saved.Saved`.
+        loras, speeds, weights, webhooks: As in `sgl_droute.state.saved.Saved`.
     """
 
     places: Mapping[str, int]
@@ -110,14 +128,17 @@ class Contents:
     loras: tuple[Mapping[str, Any], ...]
     speeds: tuple[tuple[str, str], ...]
     weights: str
+    webhooks: tuple[Webhook, ...] = ()
 
     def keys(self) -> set[Key]:
         """
-        The keys of all workers, owners and speeds.
+        The keys of all workers, owners, speeds and webhooks.
         """
         workers = {worker_key(worker.url) for worker in self.workers}
+        owners = {owner_key(owner.kind, owner.id) for owner in self.owners}
         speeds = {speeds_key(url) for url, _ in self.speeds}
-        return workers | speeds | {owner_key(owner.kind, owner.id) for owner in self.owners}
+        webhooks = {webhook_key(*webhook.key) for webhook in self.webhooks}
+        return workers | owners | speeds | webhooks
 
 
 EMPTY = Contents({}, (), (), (), (), "")
@@ -133,6 +154,10 @@ def speeds_key(url: str) -> Key:
 
 def owner_key(kind: str, owner_id: str) -> Key:
     return ("owners", kind, owner_id)
+
+
+def webhook_key(kind: str, job_id: str) -> Key:
+    return ("webhooks", kind, job_id)
 
 
 def put_worker(worker: SavedWorker, place: int) -> Change:
@@ -188,6 +213,29 @@ def drop_speeds(url: str) -> Change:
     return Change(speeds_key(url), "DELETE FROM speeds WHERE url = ?", (url,), drops=True)
 
 
+def put_webhook(webhook: Webhook) -> Change:
+    return Change(
+        webhook_key(*webhook.key),
+        "INSERT OR REPLACE INTO webhooks (kind, id, url, event, body, tries, due, until)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            webhook.kind,
+            webhook.id,
+            webhook.url,
+            webhook.event,
+            webhook.body,
+            webhook.tries,
+            webhook.due,
+            webhook.until,
+        ),
+    )
+
+
+def drop_webhook(kind: str, job_id: str) -> Change:
+    sql = "DELETE FROM webhooks WHERE kind = ? AND id = ?"
+    return Change(webhook_key(kind, job_id), sql, (kind, job_id), drops=True)
+
+
 def read(connection: sqlite3.Connection, version: int) -> Contents:
     """
     All rows, as of one moment.
@@ -212,6 +260,8 @@ def read(connection: sqlite3.Connection, version: int) -> Contents:
     facts = dict(connection.execute("SELECT name, value FROM facts").fetchall())
     learned = "SELECT url, learned FROM speeds ORDER BY url"
     speeds = connection.execute(learned).fetchall() if version > 1 else []
+    called = "SELECT kind, id, url, event, body, tries, due, until FROM webhooks ORDER BY kind, id"
+    webhooks = connection.execute(called).fetchall() if version > 3 else []
     connection.execute("COMMIT")
     weights = facts.get("weights", "")
     # What older versions kept of the LoRA set stays in the file, and is in the weights since.
@@ -228,6 +278,15 @@ def read(connection: sqlite3.Connection, version: int) -> Contents:
         tuple(loras),
         tuple(speeds),
         weights,
+        tuple(_webhook(*columns) for columns in webhooks),
+    )
+
+
+def _webhook(
+    kind: str, id: str, url: str, event: str, body: str, tries: int, due: float, until: float
+) -> Webhook:
+    return Webhook(
+        kind=kind, id=id, url=url, event=event, body=body, tries=tries, due=due, until=until
     )
 
 

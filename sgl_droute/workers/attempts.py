@@ -103,7 +103,7 @@ async def with_worker(
             result = await attempt(turn)
         except NotConnected as failed:
             turns.pool.record_unreached(turn.worker)
-            log.info("{failed}; trying the next worker", failed=failed)
+            log.debug("{failed}; trying the next worker", failed=failed)
             try:
                 bound = await turns.once_more(job, waiting)
             except NoWorker:

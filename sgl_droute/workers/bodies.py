@@ -71,7 +71,7 @@ class Spool:
         if not self.length:
             return None
         if self.length <= _AT_ONCE:
-            return _AtOnce(self.read())
+            return AtOnce(self.read())
         return FileBodyProducer(self.cursor(), cooperator, _STEP)
 
     def cursor(self) -> Cursor:
@@ -109,7 +109,7 @@ class Cursor:
 
 
 @implementer(IBodyProducer)
-class _AtOnce:
+class AtOnce:
     """A small body, written whole: a cooperative task costs more than the write."""
 
     def __init__(self, data: bytes) -> None:

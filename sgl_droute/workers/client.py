@@ -24,7 +24,7 @@ from twisted.web.http_headers import Headers, InvalidHeaderName
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from sgl_droute.errors import Disconnected, RouterError, WorkerFailed, WorkerTimeout
+from sgl_droute.errors import AnswerCut, Disconnected, RouterError, WorkerFailed, WorkerTimeout
 from sgl_droute.workers.deadlines import Deadlines
 
 
@@ -245,12 +245,12 @@ class _Collector(Protocol):
         hang_up(self.transport)
 
 
-def cut_answer(worker: str, size: int, reason: Failure) -> Disconnected:
+def cut_answer(worker: str, size: int, reason: Failure) -> AnswerCut:
     """
     The error for an answer of which only *size* body bytes came.
     """
     why = str(_cause(reason.value)).rstrip(".")
-    return Disconnected(worker, f"answer cut after {size} bytes: {why}")
+    return AnswerCut(worker, f"answer cut after {size} bytes: {why}")
 
 
 def hang_up(transport: Any) -> None:

@@ -22,12 +22,18 @@ class Gate:
     one stands in it.
 
     Attributes:
-        free: Turns that can be taken at once (count).
+        size: Turns that it gives out at once (count).
     """
 
-    free: int
+    size: int
+    _taken: int = field(default=0, init=False)
     _waiting: OrderedDict[Deferred[None], None] = field(factory=OrderedDict, init=False)
     _opening: bool = field(default=False, init=False)
+
+    @property
+    def free(self) -> int:
+        """Turns that can be taken at once (count); below 0 while more are out than there are."""
+        return self.size - self._taken
 
     def acquire(self) -> Deferred[None]:
         """
@@ -45,8 +51,8 @@ class Gate:
         return self
 
     async def __aenter__(self) -> None:
-        if self.free and not self._waiting:
-            self.free -= 1
+        if self._taken < self.size and not self._waiting:
+            self._taken += 1
         else:
             await self.acquire()
 
@@ -57,7 +63,14 @@ class Gate:
         """
         Give a turn back.
         """
-        self.free += 1
+        self._taken -= 1
+        self._open()
+
+    def resize(self, size: int) -> None:
+        """
+        Give out so many turns at once from now on; those that are out end in peace.
+        """
+        self.size = size
         self._open()
 
     def _open(self) -> None:
@@ -65,9 +78,9 @@ class Gate:
             return  # whoever opens now sees this turn too
         self._opening = True
         try:
-            while self.free and self._waiting:
+            while self._taken < self.size and self._waiting:
                 turn, _ = self._waiting.popitem(last=False)
-                self.free -= 1
+                self._taken += 1
                 turn.callback(None)
         finally:
             self._opening = False

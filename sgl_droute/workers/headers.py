@@ -27,6 +27,21 @@ _HOP_BY_HOP = frozenset(
 _PER_CONNECTION = frozenset({b"content-length", b"host"})
 
 
+# Workers let pages of any origin do anything, with credentials; it is for the router to say.
+_ACCESS_CONTROL = frozenset(
+    b"access-control-" + name
+    for name in (
+        b"allow-credentials",
+        b"allow-headers",
+        b"allow-methods",
+        b"allow-origin",
+        b"allow-private-network",
+        b"expose-headers",
+        b"max-age",
+    )
+)
+
+
 def to_worker(
     headers: Headers, *, client: str, scheme: bytes, host: bytes, request_id: bytes
 ) -> Headers:
@@ -62,7 +77,7 @@ def to_client(headers: Headers, *, worker: bytes, client_base: bytes) -> Headers
         worker: Base URL of the worker: a ``Location`` at its address is put right.
         client_base: What such a ``Location`` begins with instead: the address that the client used.
     """
-    out = _crossing(headers, frozenset())
+    out = _crossing(headers, _ACCESS_CONTROL)
     locations = out.getRawHeaders(b"location")
     if locations:
         out.setRawHeaders(

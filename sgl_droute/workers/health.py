@@ -146,7 +146,7 @@ class HealthMonitor(Service):
                 silent=True,
                 gone=failed.gone,
                 refused=failed.refused,
-                reason=failed.reason,
+                reason=failed.why,
             )
         if answer.status == 200:
             return Probe(healthy=True)

@@ -101,4 +101,4 @@ def reason_of(problem: RouterError) -> str:
     """
     What went wrong, without the worker's name.
     """
-    return problem.reason if isinstance(problem, WorkerFailed) else str(problem)
+    return problem.why if isinstance(problem, WorkerFailed) else str(problem)

@@ -90,6 +90,13 @@ class Recorder(Service):
             return
         self._keep(Changed(self.clock.seconds(), before, now))
 
+    def adopt(self, rules: Rules) -> None:
+        """
+        Note that the scheduler goes by other rules: the recording begins anew with them.
+        """
+        self.tape.rules = _told(rules)
+        self._keep(self._anew(0))
+
     def startService(self) -> None:
         """
         Begin to write.
@@ -159,10 +166,13 @@ def open_recorder(path: Path, reactor: Any, rules: Rules) -> Recorder:
     Args:
         rules: Those of the scheduler: a replay starts from them.
     """
-    told = asdict(rules, filter=lambda attribute, value: attribute.name != "random")
     offset = time.time() - reactor.seconds()
     in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
-    return Recorder(Tape(path, offset, told), reactor, in_thread)
+    return Recorder(Tape(path, offset, _told(rules)), reactor, in_thread)
+
+
+def _told(rules: Rules) -> dict[str, object]:
+    return asdict(rules, filter=lambda attribute, value: attribute.name != "random")
 
 
 def _alike(before: Worker, now: Worker) -> bool:

@@ -20,13 +20,10 @@ from twisted.internet.interfaces import (
     ISSLTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from sgl_droute.workers.unsent import unsent_bytes
-
-log = Logger()
 
 # Looks per idle timeout at whether the peers still take bytes.
 _LOOKS = 4
@@ -50,6 +47,7 @@ class Tunnel:
         worker: The protocol for the worker's connection.
         left: Fires when the worker's connection is gone.
         closed: Fires when both are gone. To cancel either cuts the tunnel.
+        broken: Why it ended, in one word; empty when both closed in order.
     """
 
     worker_url: str
@@ -59,10 +57,12 @@ class Tunnel:
     worker: TunnelEnd = field(init=False)
     left: Deferred[None] = field(init=False)
     closed: Deferred[None] = field(init=False)
+    broken: str = field(default="", init=False)
     _look: IDelayedCall | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.client, self.worker = TunnelEnd(self), TunnelEnd(self)
+        self.client = TunnelEnd(self, "client_gone_reading")
+        self.worker = TunnelEnd(self, "worker_reset")
         self.client.other, self.worker.other = self.worker, self.client
         self.left = Deferred(lambda _: self.cut())
         self.closed = Deferred(lambda _: self.cut())
@@ -76,10 +76,14 @@ class Tunnel:
         if not self.closed.called:
             self._look_later()
 
-    def cut(self) -> None:
+    def cut(self, why: str = "stopping") -> None:
         """
         Reset both connections.
+
+        Args:
+            why: What `broken` says then, unless it says something already.
         """
+        self.broken = self.broken or why
         self.client.abort()
         self.worker.abort()
 
@@ -101,15 +105,9 @@ class Tunnel:
     def _look_now(self) -> None:
         self._look_later()
         now = self.clock.seconds()
-        for who, end in (("client", self.client), ("worker", self.worker)):
+        for end, why in ((self.client, "client_too_slow"), (self.worker, "worker_timeout")):
             if end.still_for(now) >= self.idle_timeout:
-                log.info(
-                    "tunnel to {worker} cut: its {who} took nothing for {seconds:g} s",
-                    worker=self.worker_url,
-                    who=who,
-                    seconds=self.idle_timeout,
-                )
-                self.cut()
+                self.cut(why)
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
@@ -120,20 +118,23 @@ class TunnelEnd(Protocol):
     Attributes:
         other: The other end.
         gone: Whether the connection is lost.
+        sent: Bytes given to it (count).
+        received: Bytes that came from it (count).
     """
 
     other: TunnelEnd
     transport: Any
 
-    def __init__(self, tunnel: Tunnel) -> None:
+    def __init__(self, tunnel: Tunnel, broken: str) -> None:
         self.gone = False
+        self.sent = 0
+        self.received = 0
         self._tunnel = tunnel
+        self._broken = broken
         self._full = False
         self._heard_all = False
         self._told_all = False
         self._closing = False
-        self._sent = 0
-        self._received = 0
         self._mark = (0, 0)
         self._moved = 0.0
 
@@ -150,7 +151,7 @@ class TunnelEnd(Protocol):
         """
         Write *data* to the peer.
         """
-        self._sent += len(data)
+        self.sent += len(data)
         self.transport.write(data)
 
     def still_for(self, now: float) -> float:
@@ -159,7 +160,7 @@ class TunnelEnd(Protocol):
         """
         unsent = self._unsent()
         # While bytes wait only taking them counts: a peer that talks may read nothing.
-        mark = (self._sent - unsent, 0 if unsent else self._received)
+        mark = (self.sent - unsent, 0 if unsent else self.received)
         owed = unsent or self._heard_all or self._told_all or self._closing
         if self.gone or not owed or mark != self._mark:
             self._mark, self._moved = mark, now
@@ -203,7 +204,7 @@ class TunnelEnd(Protocol):
     # From the connection.
 
     def dataReceived(self, data: bytes) -> None:
-        self._received += len(data)
+        self.received += len(data)
         if not self.other.gone:
             self.other.send(data)
 
@@ -221,6 +222,7 @@ class TunnelEnd(Protocol):
         if reason.check(ConnectionDone):
             self.other.close()
         else:
+            self._tunnel.broken = self._tunnel.broken or self._broken
             self.other.abort()
         self._tunnel.lost()
 

@@ -18,6 +18,7 @@ from sgl_droute.errors import RouterError
 from sgl_droute.fleet.decisions import Bound, Decision, Dropped
 from sgl_droute.fleet.job import Job
 from sgl_droute.fleet.pool import Pool
+from sgl_droute.fleet.rules import Rules
 from sgl_droute.fleet.scheduler import Scheduler
 from sgl_droute.fleet.worker import Worker
 
@@ -58,6 +59,12 @@ class Turns:
     def several_models(self) -> bool:
         """Whether it matters which model a request names."""
         return self.scheduler.floor.desks.several_models
+
+    def adopt(self, rules: Rules) -> None:
+        """
+        Go by other rules from now on; see `Scheduler.adopt`.
+        """
+        self._carry_out(self.scheduler.adopt(rules, self.now()))
 
     async def submitted(self, job: Job, waiting: Waiting = nullcontext) -> Bound:
         """

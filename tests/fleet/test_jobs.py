@@ -4,6 +4,7 @@ Open jobs: each counts as load of its worker from its creation to its end, and n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from sgl_droute.fleet.jobs import USUAL_DURATION, OpenJobs
+from sgl_droute.fleet.jobs import USUAL_DURATION, EndedJob, OpenJobs
 
 W1, W2 = "http://w1:1", "http://w2:1"
 
@@ -245,6 +246,54 @@ def test_whoever_predicts_is_told_of_the_end() -> None:
         ("video", "lost", None, False),
         ("video", "gone", None, False),
     ]
+
+
+def test_who_watches_is_told_how_each_job_ended() -> None:
+    """
+    Each job's end is told once, when it is known: a deletion at once, and not when its load ends.
+    """
+    told: list[EndedJob] = []
+    line = Line()
+    line.jobs.watch(told.append)
+    line.create("deleted", "done", "failed", "lost", "gone", now=0.0)
+    for _ in range(2):
+        line.delete("deleted", now=1.0)
+    line.show("done", "completed", 9.0, inference_time_s=7.5, size="1x1")
+    line.show("failed", "failed", 10.0, error={"message": "no"})
+    line.jobs.lost("video", "lost")
+    line.jobs.worker_lost(W1, 1)
+    assert [(ended.job.id, ended.how, ended.took) for ended in told] == [
+        ("deleted", "deleted", None),
+        ("done", "completed", 7.5),
+        ("failed", "failed", None),
+        ("lost", "lost", None),
+        ("gone", "lost", None),
+    ]
+    assert told[1].fields["size"] == "1x1"
+    assert told[2].fields["error"] == {"message": "no"}
+    assert told[3].fields == {}
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda line: line.show("v", "completed", 2.0),
+        lambda line: line.jobs.tick(1e6),
+        lambda line: line.jobs.restarted(W1, 1),
+        lambda line: line.jobs.worker_lost(W1, 1),
+    ],
+)
+def test_the_end_of_a_deleted_job_is_no_news(end: Callable[[Line], None]) -> None:
+    """
+    However a deleted job stops counting as load, that is not told.
+    """
+    told: list[EndedJob] = []
+    line = Line()
+    line.create("v", now=0.0)
+    line.delete("v", now=1.0)
+    line.jobs.watch(told.append)
+    end(line)
+    assert (told, line.count) == ([], 0)
 
 
 def test_a_lost_worker() -> None:

@@ -34,6 +34,7 @@ def job(
     batch: str | None = None,
     group: str | None = None,
     want: Want = ANYTHING,
+    share: float = 1.0,
 ) -> Job:
     """
     The job ``j<number>``, submitted at second *number* unless told otherwise.
@@ -46,6 +47,7 @@ def job(
         batch=batch,
         group=group,
         want=want,
+        share=share,
     )
     made.number = number
     made.length = length
@@ -290,6 +292,58 @@ def test_turns_fill_the_places_of_their_priority() -> None:
     assert served(line_of(*jobs, fair=True)) == [1, 5, 3, 2, 4]
 
 
+def test_shares() -> None:
+    """
+    A client with a share of 3 has three turns for one of a client with a share of 1, and without
+    fair turns shares mean nothing.
+    """
+    jobs = [job(number, client="b") for number in (1, 2, 3)]
+    jobs += [job(number, client="a", share=3.0) for number in (4, 5, 6, 7, 8)]
+    assert served(line_of(*jobs, fair=True)) == [1, 4, 5, 6, 2, 7, 8, 3]
+    assert served(line_of(*jobs)) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_a_turn_that_was_begun_goes_on() -> None:
+    """
+    Who comes while a client is in the middle of its turn waits for the rest of it, and no more.
+    """
+    line = line_of(*(job(number, client="a", share=3.0) for number in range(6)), fair=True)
+    line.take(next(line.in_order()))
+    line.put(job(6, client="b"))
+    assert served(line) == [1, 2, 6, 3, 4, 5]
+
+
+def test_a_share_that_changes() -> None:
+    """
+    The share of a client's latest job is the client's: a turn of before is cut to it.
+    """
+    line = line_of(*(job(number, client="a", share=3.0) for number in range(3)), fair=True)
+    line.put(job(3, client="b"))
+    assert numbers(line.in_order()) == [0, 1, 2, 3]
+    line.put(job(4, client="a", share=1.0))
+    assert numbers(line.in_order()) == [0, 3, 1, 2, 4]
+
+
+@given(st.lists(st.integers(1, 5), min_size=2, max_size=5), st.integers(1, 40))
+def test_shares_are_kept(shares: list[int], services: int) -> None:
+    """
+    Of clients that never run out of jobs each is served its shares in every round.
+    """
+    line = Line(fair=True)
+    numbering = count()
+    for _ in range(max(shares)):
+        for client, share in enumerate(shares):
+            line.put(job(next(numbering), client=str(client), share=float(share)))
+    had = [0] * len(shares)
+    for _ in range(services):
+        first = next(line.in_order())
+        line.take(first)
+        had[int(first.client)] += 1
+        line.put(job(next(numbering), client=first.client, share=first.share))
+        rounds = [services / share for services, share in zip(had, shares, strict=True)]
+        assert max(rounds) - min(rounds) <= 1
+
+
 def test_batches_within_a_clients_own_order() -> None:
     """
     With fair turns a batch is served longest first among the jobs of its client, and its length
@@ -367,15 +421,17 @@ def test_a_turn_that_was_not_used_comes_back() -> None:
         min_size=1,
         max_size=12,
     ),
+    st.integers(1, 3),
     st.data(),
 )
 def test_taking_and_putting_back_changes_nothing(
-    fair: bool, fields: list[dict[str, Any]], data: st.DataObject
+    fair: bool, fields: list[dict[str, Any]], share: int, data: st.DataObject
 ) -> None:
     """
     When some were taken, in any order, and have come back, in any order, all stand as before.
     """
-    jobs = [job(number, **each) for number, each in enumerate(fields)]
+    shares = {"a": float(share), "b": 1.0}
+    jobs = [job(number, share=shares[each["client"]], **each) for number, each in enumerate(fields)]
     line = line_of(*jobs, fair=fair)
     before = numbers(line.in_order())
     taken = data.draw(st.lists(st.sampled_from(jobs), unique=True))
@@ -510,7 +566,9 @@ class Row:
     place: Place
     own: Place
     turn: int
+    left: int
     first: int
+    served: bool = False
 
 
 class LineMachine(RuleBasedStateMachine):
@@ -520,18 +578,29 @@ class LineMachine(RuleBasedStateMachine):
     A job that leaves changes places with the one whose place it fills.
     """
 
-    @initialize(fair=st.booleans())
-    def start(self, fair: bool) -> None:
+    @initialize(fair=st.booleans(), shares=st.booleans())
+    def start(self, fair: bool, shares: bool) -> None:
         self.fair = fair
+        self.shares = shares
         self.line = Line(fair=fair)
         self.now = 0.0
         self.numbers = count(1)
         self.turns_given = count(1)
         self.rows: list[Row] = []
         self.gone: list[Row] = []
-        self.turns: dict[tuple[Key, int, str], int] = {}
+        self.turns: dict[tuple[Key, int, str], tuple[int, int]] = {}
 
-    # The definition.
+    # The definition. A client's turn has a number, and so many jobs left to be served in it.
+
+    def share_of(self, client: str) -> int:
+        return {"a": 1, "b": 2, "c": 3}[client] if self.fair and self.shares else 1
+
+    def share(self, row: Row) -> int:
+        return self.share_of(row.job.client)
+
+    def nth_round(self, row: Row, nth: int) -> int:
+        left = self.turns[self.round(row)][1]
+        return 0 if nth < left else 1 + (nth - left) // self.share(row)
 
     def client(self, row: Row) -> str:
         return row.job.client if self.fair else ""
@@ -562,10 +631,11 @@ class LineMachine(RuleBasedStateMachine):
             turns = []
             for each, its in clients.items():
                 turns += [
-                    (nth, self.turns[each], row) for nth, (_, row) in enumerate(self.own_order(its))
+                    (self.nth_round(row, nth), self.turns[each][0], nth, row)
+                    for nth, (_, row) in enumerate(self.own_order(its))
                 ]
-            turns.sort(key=lambda turn: turn[:2])
-            order = [row for _, _, row in turns]
+            turns.sort(key=lambda turn: turn[:3])
+            order = [row for _, _, _, row in turns]
             filled += zip(sorted(row.place for row in rows), order, strict=True)
         return sorted(filled, key=lambda pair: pair[0])
 
@@ -586,14 +656,23 @@ class LineMachine(RuleBasedStateMachine):
         whose.own, row.own = row.own, own
         self.rows.remove(row)
         self.gone.append(row)
-        row.turn = self.turns[self.round(row)]
+        row.turn, row.left = self.turns[self.round(row)]
+        row.served = served
         if all(self.round(each) != self.round(row) for each in self.rows):
             del self.turns[self.round(row)]
+        elif served and row.left > 1:
+            self.turns[self.round(row)] = row.turn, row.left - 1
         elif served:
-            self.turns[self.round(row)] = next(self.turns_given)
+            self.turns[self.round(row)] = next(self.turns_given), self.share(row)
 
     def come(self, row: Row) -> None:
-        self.turns[self.round(row)] = min(row.turn, self.turns.get(self.round(row), row.turn))
+        present = self.turns.get(self.round(row))
+        if present is None:
+            self.turns[self.round(row)] = row.turn, 1 if row.served else row.left
+        elif row.turn < present[0]:
+            self.turns[self.round(row)] = row.turn, 1
+        elif row.turn == present[0] and row.served:
+            self.turns[self.round(row)] = row.turn, min(self.share(row), present[1] + 1)
         same = [
             each.first
             for each in self.rows
@@ -633,13 +712,15 @@ class LineMachine(RuleBasedStateMachine):
             priority=priority,
             length=length,
             client=client,
+            share=float(self.share_of(client)),
             batch=batch,
             group=group,
             want=want,
         )
         place = (self.now - 60.0 * priority, number)
         self.line.put(new)
-        self.come(Row(new, key_of(new), place, place, next(self.turns_given), number))
+        turn = next(self.turns_given)
+        self.come(Row(new, key_of(new), place, place, turn, self.share_of(client), number))
 
     @precondition(lambda self: self.rows)
     @rule(nth=st.integers(0, 3))

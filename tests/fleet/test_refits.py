@@ -39,7 +39,7 @@ class Fleet:
         self.pool = Pool()
         self.refits = Refits(self.pool)
         self.changes = 0
-        self.refits.on_change = self._changed
+        self.refits.watch(self._changed)
         for name in names:
             self.join(name, model)
 

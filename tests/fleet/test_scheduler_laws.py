@@ -111,6 +111,7 @@ RULES = st.builds(
     random=st.builds(Random, st.just(5)),
     strict_model=st.booleans(),
     concurrency=CONCURRENCIES,
+    bind_ahead=st.sampled_from([1.0, 1.0, 0.0, 5.0]),
     max_running=st.sampled_from([1, 3, 1000, 1000]),
     queue_size=st.sampled_from([0, 2, 1000, 1000]),
     fair=st.booleans(),
@@ -149,6 +150,11 @@ class Process:
 
     replicas: int = 1
     line: list[str] = field(factory=list)
+
+
+def of_one(job: Job) -> tuple[object, ...]:
+    """Equal for jobs that nobody but their client orders."""
+    return job.client, job.priority, job.want, job.without
 
 
 class AnyTraffic(RuleBasedStateMachine):
@@ -425,6 +431,30 @@ class AnyTraffic(RuleBasedStateMachine):
 
     def those(self, *states: str) -> list[Entry]:
         return [entry for entry in self.entries.values() if entry.state in states]
+
+    # Operators.
+
+    @rule(rules=RULES)
+    def adopt(self, rules: Rules) -> None:
+        """
+        Nobody who waits is let go by that, a client's jobs that want the same keep their order, and
+        so do all where turns are none of what changes.
+        """
+        self.tick_until(self.now)
+        before = list(self.scheduler.line.in_order())
+        fair, self.options = self.options.fair, rules
+        decisions = self.scheduler.adopt(rules, self.now)
+        assert all(isinstance(each, Bound) for each in decisions)
+        self.follow(decisions)
+        after = list(self.scheduler.line.in_order())
+        left = [job for job in before if job in after]
+        assert len(after) == len(left)
+        if fair == rules.fair:
+            assert after == left
+        else:
+            for same in {of_one(job) for job in before}:
+                own = [[job for job in jobs if of_one(job) == same] for jobs in (left, after)]
+                assert own[0] == own[1]
 
     # Workers.
 

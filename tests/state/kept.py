@@ -17,6 +17,7 @@ from sgl_droute.fleet.owners import Owners
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.refit import Refit, Verdict
 from sgl_droute.fleet.refits import Refits
+from sgl_droute.fleet.webhooks import PendingWebhooks
 from sgl_droute.fleet.weights import Adaptation, Change, Update
 from sgl_droute.fleet.worker import Probe, Worker
 from sgl_droute.state.keeper import Keeper
@@ -63,8 +64,9 @@ class Fleet:
         self.pool = Pool()
         self.refits = Refits(self.pool)
         self.holdings = Holdings(self.pool, Owners(3600.0), OpenJobs(), lambda: self.now)
+        self.webhooks = PendingWebhooks()
         self.called: dict[str, Worker] = {}
-        Keeper(store, self.pool, self.holdings, self.lessons, self.refits).begin()
+        Keeper(store, self.pool, self.holdings, self.lessons, self.refits, self.webhooks).begin()
 
     @property
     def states(self) -> dict[str, str]:

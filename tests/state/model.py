@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from twisted.internet.defer import Deferred, succeed
 
+from sgl_droute.fleet.webhook import Webhook
 from sgl_droute.state.saved import Saved, SavedOwner, SavedWorker
 from sgl_droute.state.store import Store
 
@@ -31,6 +32,7 @@ class Model(Store):
         self.loras = saved.loras
         self.speeds = dict(saved.speeds)
         self.weights = saved.weights
+        self.webhooks = {webhook.key: webhook for webhook in saved.webhooks}
         self.puts: Counter[str] = Counter()
         self._before: list[Callable[[bool], None]] = []
 
@@ -46,7 +48,8 @@ class Model(Store):
         speeds = tuple(sorted(self.speeds.items()))
         workers = tuple(self.workers.values())
         loras = () if self.weights else self.loras
-        return Saved(workers, tuple(owners), loras, speeds, self.weights)
+        webhooks = tuple(sorted(self.webhooks.values(), key=lambda each: each.key))
+        return Saved(workers, tuple(owners), loras, speeds, self.weights, webhooks)
 
     def put_worker(self, worker: SavedWorker) -> None:
         self.workers[worker.url] = worker  # a dict keeps the place of a key that it has
@@ -69,6 +72,12 @@ class Model(Store):
 
     def drop_speeds(self, url: str) -> None:
         self.speeds.pop(url, None)
+
+    def put_webhook(self, webhook: Webhook) -> None:
+        self.webhooks[webhook.key] = webhook
+
+    def drop_webhook(self, kind: str, job_id: str) -> None:
+        self.webhooks.pop((kind, job_id), None)
 
     def before_writing(self, put: Callable[[bool], None]) -> None:
         self._before.append(put)

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve, frozen
 
+from sgl_droute.fleet.webhook import Webhook
 from sgl_droute.state import database as database_module
 from sgl_droute.state.database import Database, StateError
 from sgl_droute.state.saved import SavedOwner, SavedWorker
@@ -27,6 +28,7 @@ from sgl_droute.state.tables import (
     Contents,
     put_owner,
     put_speeds,
+    put_webhook,
     put_weights,
     put_worker,
 )
@@ -89,6 +91,30 @@ SECOND_VERSION = (
 )
 OF_SECOND_VERSION = evolve(OF_FIRST_VERSION, speeds=(("http://w2:1", "[1]"),))
 
+# And version 3.
+THIRD_VERSION = (
+    *SECOND_VERSION,
+    "ALTER TABLE workers ADD COLUMN barred INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE owners ADD COLUMN epoch TEXT NOT NULL DEFAULT ''",
+    "PRAGMA user_version = 3",
+    "INSERT INTO workers VALUES ('http://w3:1', 5, 1, 0, 0, 0, 0, NULL, NULL, 1)",
+    "INSERT INTO owners VALUES ('image', 'i', 'http://w1:1', 3.5, 0, '7-8')",
+)
+OF_THIRD_VERSION = evolve(
+    OF_SECOND_VERSION,
+    places={**OF_SECOND_VERSION.places, "http://w3:1": 5},
+    workers=(*OF_SECOND_VERSION.workers, SavedWorker(url="http://w3:1", dead=True, barred=True)),
+    owners=(
+        *OF_SECOND_VERSION.owners,
+        SavedOwner(kind="image", id="i", worker="http://w1:1", used=3.5, epoch="7-8"),
+    ),
+)
+OLDER = {
+    1: (FIRST_VERSION, OF_FIRST_VERSION),
+    2: (SECOND_VERSION, OF_SECOND_VERSION),
+    3: (THIRD_VERSION, OF_THIRD_VERSION),
+}
+
 
 @frozen
 class Older:
@@ -110,11 +136,11 @@ class Older:
         return STEPS[self.version]
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=sorted(OLDER))
 def older(path: str, request: pytest.FixtureRequest) -> Older:
     """A state file of each older version."""
-    execute(path, *(FIRST_VERSION if request.param == 1 else SECOND_VERSION))
-    contents = OF_FIRST_VERSION if request.param == 1 else OF_SECOND_VERSION
+    statements, contents = OLDER[request.param]
+    execute(path, *statements)
     return Older(path, request.param, contents)
 
 
@@ -194,7 +220,7 @@ def test_newer_version(written: str) -> None:
     execute(written, "PRAGMA user_version = 7")
     before = Path(written).read_bytes()
     assert refused(written) == (
-        f"state file {written}: has version 7, and this sgl-droute reads versions 1 to 3 only: "
+        f"state file {written}: has version 7, and this sgl-droute reads versions 1 to 4 only: "
         "a newer one wrote it"
     )
     assert Path(written).read_bytes() == before
@@ -229,8 +255,10 @@ def test_older_version_is_upgraded(older: Older, tmp_path: Path) -> None:
     """
     fresh = str(tmp_path / "fresh.sqlite")
     fast = SavedWorker(url="http://w2:1", dead=True, barred=True, concurrency="auto", speed=2.0)
-    made = SavedOwner(kind="video", id="w", worker=fast.url, used=3.0, epoch="7-8")
+    made = SavedOwner(kind="video", id="w", worker=fast.url, used=4.0, epoch="7-8")
+    call = Webhook(kind="video", id="w", url="http://h/x", event="e", body="{}", due=1.5, until=2.5)
     changes = [put_worker(fast, 1), put_owner(made), put_speeds(fast.url, "x"), put_weights("{}")]
+    changes.append(put_webhook(call))
     for path in (older.path, fresh):
         database = Database(path)
         database.write(changes, patience=0.0)
@@ -243,6 +271,7 @@ def test_older_version_is_upgraded(older: Older, tmp_path: Path) -> None:
         loras=(),
         speeds=((fast.url, "x"),),
         weights="{}",
+        webhooks=(call,),
     )
 
 
@@ -292,8 +321,10 @@ def test_upgrade_on_a_full_disk(older: Older) -> None:
     assert Database(older.path).read(patience=0.0) == older.contents
     database.write([put_worker(W1, 3)], patience=0.0)
     database.close()
-    workers = (older.contents.workers[0], W1)
-    assert Database(older.path).read(patience=0.0) == evolve(older.contents, workers=workers)
+    second, _, *others = older.contents.workers
+    assert Database(older.path).read(patience=0.0) == evolve(
+        older.contents, workers=(second, W1, *others)
+    )
 
 
 def test_upgraded_by_another(older: Older) -> None:

@@ -276,6 +276,31 @@ def test_workers_of_one_run_are_not_kept() -> None:
     assert list(Fleet(kept).states) == [A]
 
 
+def test_webhooks_survive() -> None:
+    """
+    The calls that are still to be made come back as they were, and one that was made does not.
+    """
+    kept = store()
+    fleet = Fleet(kept)
+    for name in ("open", "over", "made"):
+        fleet.webhooks.expect("video", name, "http://h/x", f"evt_{name}")
+    for name in ("over", "made"):
+        fleet.webhooks.end("video", name, "completed", {}, 5.0)
+        webhook = fleet.webhooks.take(5.0)
+        assert webhook is not None
+        if name == "made":
+            fleet.webhooks.forget(webhook)
+        else:
+            fleet.webhooks.failed(webhook, 6.0)
+    again = Fleet(kept)
+    assert [each.id for each in again.webhooks.expected()] == ["open"]
+    assert again.webhooks.take(6.9) is None
+    webhook = again.webhooks.take(7.0)
+    assert webhook is not None
+    assert (webhook.event, webhook.tries, webhook.until) == ("evt_over", 1, 5.0 + 86400.0)
+    assert len(again.webhooks) == 2
+
+
 IDS = st.sampled_from([f"id{number}" for number in range(6)])
 URLS = st.sampled_from([A, B, "http://c:1"])
 FLAGS = ("draining", "disabled", "asleep")

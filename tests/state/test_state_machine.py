@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from twisted.python.failure import Failure
 
+from sgl_droute.fleet.webhook import Webhook
 from sgl_droute.state.database import StateError
 from sgl_droute.state.saved import Saved, SavedOwner, SavedWorker
 from sgl_droute.state.store import Store
@@ -43,6 +44,16 @@ owners = st.builds(
     st.integers(0, 3).map(float),
     st.booleans(),
     st.sampled_from(["", "7", "7-8", "unknown"]),
+)
+webhooks = st.builds(
+    lambda key, url, body, tries, due: Webhook(
+        kind=key[0], id=key[1], url=url, event="e", body=body, tries=tries, due=due, until=due
+    ),
+    ids,
+    urls,
+    st.sampled_from(["", "{}"]),
+    st.integers(0, 3),
+    st.floats(0, 1e10),
 )
 
 
@@ -120,6 +131,16 @@ class StateMachine(RuleBasedStateMachine):
         for store in self._both():
             store.drop_speeds(url)
 
+    @rule(webhook=webhooks)
+    def put_webhook(self, webhook: Webhook) -> None:
+        for store in self._both():
+            store.put_webhook(webhook)
+
+    @rule(key=ids)
+    def drop_webhook(self, key: tuple[str, str]) -> None:
+        for store in self._both():
+            store.drop_webhook(*key)
+
     @precondition(lambda self: self.writing is None)
     @rule()
     def begin_to_write(self) -> None:
@@ -178,7 +199,7 @@ class StateMachine(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_bounded(self) -> None:
-        assert len(self.bench.store._pending) <= 2 * len(URLS) + len(IDS) + 1
+        assert len(self.bench.store._pending) <= 2 * len(URLS) + 2 * len(IDS) + 1
 
     @invariant()
     def nobody_is_told_too_early(self) -> None:

@@ -9,10 +9,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import LogEvent, formatEvent
 from twisted.python.failure import Failure
 
+from sgl_droute.fleet.webhook import Webhook
 from sgl_droute.state.database import StateError
 from sgl_droute.state.saved import Saved, SavedOwner, SavedWorker
 from tests.state.hands import Bench
@@ -62,8 +64,8 @@ def ends_of(waiting: Deferred[None]) -> list[object]:
 
 def test_everything_comes_back(bench: Bench) -> None:
     """
-    Every flag, setting, owner, learned speed and what is known of the weights is read as it was
-    put; half a second is enough.
+    Every flag, setting, owner, learned speed, webhook and what is known of the weights is read as
+    it was put; half a second is enough.
     """
     workers = [
         SavedWorker(url=f"http://{name}:1", **{name: True})
@@ -87,10 +89,16 @@ def test_everything_comes_back(bench: Bench) -> None:
     bench.store.put_speeds(W2.url, "[1,2]")
     bench.store.put_speeds(W1.url, "é\0")
     bench.store.put_weights('{"é\0": "\\ud800"}')
+    call = Webhook(kind="video", id="v", url="http://h/x?y", event="evt_1")
+    over = evolve(call, id="é\0", body="{}", tries=3, due=1e9 + 0.25, until=2e9)
+    for webhook in (over, call):
+        bench.store.put_webhook(webhook)
+    bench.store.put_webhook(evolve(call, id="\ud800"))
     bench.clock.advance(0.5)
     speeds = ((W1.url, "é\0"), (W2.url, "[1,2]"))
     saved = in_file(bench)
-    assert saved == Saved(tuple(workers), tuple(owners), (), speeds, '{"é\0": "\\ud800"}')
+    weights = '{"é\0": "\\ud800"}'
+    assert saved == Saved(tuple(workers), tuple(owners), (), speeds, weights, (call, over))
     assert [type(worker.concurrency) for worker in saved.workers[-3:]] == [int, int, type(None)]
 
 

@@ -12,13 +12,15 @@ from twisted.python.failure import Failure
 from sgl_droute.workers.gate import Gate
 
 GOING = st.tuples(st.sampled_from(["end", "leave"]), st.integers(0, 9))
-STEPS = st.lists(st.one_of(st.just(("come", 0)), GOING), max_size=80)
+RESIZING = st.tuples(st.just("resize"), st.integers(1, 5))
+STEPS = st.lists(st.one_of(st.just(("come", 0)), GOING, RESIZING), max_size=80)
 
 
 @given(size=st.integers(1, 4), steps=STEPS)
 def test_any_order_of_coming_ending_and_leaving(size: int, steps: list[tuple[str, int]]) -> None:
     """
-    Turns come in the order of asking, without those who left, and as many as are free.
+    Turns come in the order of asking, without those who left, and as many as are free; of those
+    that are out none is taken back when there are to be fewer.
     """
     gate = Gate(size)
     waiting: list[int] = []
@@ -48,6 +50,9 @@ def test_any_order_of_coming_ending_and_leaving(size: int, steps: list[tuple[str
             leaving = waiting.pop(which % len(waiting))
             turns[leaving].cancel()
             assert left[-1] == leaving
+        elif verb == "resize":
+            size = which
+            gate.resize(size)
         while waiting and len(having) < size:
             having.append(waiting.pop(0))
             expected.append(having[-1])
