@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-from attrs import evolve, frozen
+from attrs import frozen
 from twisted.application.service import MultiService
 from twisted.application.strports import service as strports_service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -22,15 +22,17 @@ from twisted.logger import Logger
 from twisted.web.iweb import IAgent
 from twisted.web.resource import IResource
 
-from sgl_droute.api.access import OpenDoor
 from sgl_droute.api.account import Accounts
 from sgl_droute.api.admission import Admission
 from sgl_droute.api.carrier import Carrier
+from sgl_droute.api.configuration_api import ConfigurationAPI
 from sgl_droute.api.cors import Cors
 from sgl_droute.api.dispatch import RouterResource
+from sgl_droute.api.door import Door
 from sgl_droute.api.drain import drain
 from sgl_droute.api.fleetwide import FleetWide
 from sgl_droute.api.inference import Inference
+from sgl_droute.api.keyfiles import KeyFiles, KeySources
 from sgl_droute.api.lists import Lists
 from sgl_droute.api.management import Management
 from sgl_droute.api.observe import Observe
@@ -40,22 +42,29 @@ from sgl_droute.api.site import RouterSite
 from sgl_droute.api.tunnels import Tunnels
 from sgl_droute.api.updates import Updates
 from sgl_droute.api.waiting import Waiting
+from sgl_droute.configuration import Configuration
 from sgl_droute.errors import WorkerFailed
 from sgl_droute.fleet.epochs import Epochs
 from sgl_droute.fleet.holdings import Holdings
 from sgl_droute.fleet.jobs import OpenJob, OpenJobs
+from sgl_droute.fleet.keyring import Keyring
 from sgl_droute.fleet.owners import Owners
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.refits import Refits
+from sgl_droute.fleet.reporter import Alarm
 from sgl_droute.fleet.rollouts import Rollouts
 from sgl_droute.fleet.rules import Rules
 from sgl_droute.fleet.scheduler import Scheduler
 from sgl_droute.fleet.speeds import Speeds
+from sgl_droute.fleet.webhook_hosts import Hosts
+from sgl_droute.fleet.webhooks import PendingWebhooks
 from sgl_droute.open_files import clients_that_fit, open_files_limit
+from sgl_droute.reloading import Following, Reloading, Wanted, register, wanted
 from sgl_droute.settings import RouterSettings
 from sgl_droute.state.keeper import Keeper
 from sgl_droute.state.opening import open_store
 from sgl_droute.state.store import Store
+from sgl_droute.telemetry import Telemetry
 from sgl_droute.workers.agent import WorkerAgent
 from sgl_droute.workers.broadcast import Broadcasts
 from sgl_droute.workers.catchup import CatchUp
@@ -73,6 +82,7 @@ from sgl_droute.workers.readiness import Readiness
 from sgl_droute.workers.recorder import open_recorder
 from sgl_droute.workers.refitting import Refitting
 from sgl_droute.workers.turns import Turns
+from sgl_droute.workers.webhooks import Webhooks, open_webhooks, read_secret
 from sgl_droute.workers.weighing import Weighing
 
 log = Logger()
@@ -111,8 +121,13 @@ class Roads:
         """
         Close idle connections; the result comes when they are closed.
         """
-        agents = (self.traffic, self.probes, self.control)
-        return gatherResults([each.close() for each in agents if isinstance(each, WorkerAgent)])
+        return gatherResults([each.close() for each in self.agents])
+
+    @property
+    def agents(self) -> list[WorkerAgent]:
+        """Those that have connections of their own."""
+        roads = (self.traffic, self.probes, self.control)
+        return [each for each in roads if isinstance(each, WorkerAgent)]
 
 
 class RouterService(MultiService):
@@ -123,9 +138,16 @@ class RouterService(MultiService):
 
     Args:
         reactor: Provides TCP, time and a name resolver.
-        settings: Every option.
+        settings: Every option; those of *configuration* if that is given.
         roads: What carries requests to workers; real connections if None.
         store: Where the state is kept; what the settings name if None.
+        configuration: Where the settings come from, if they can be read again.
+
+    Attributes:
+        reloading: Reads the configuration again.
+
+    Raises:
+        ValueError: A file that the settings name does not hold what it must; one sentence says why.
     """
 
     def __init__(
@@ -135,46 +157,43 @@ class RouterService(MultiService):
         *,
         roads: Roads | None = None,
         store: Store | None = None,
+        configuration: Configuration | None = None,
     ) -> None:
         super().__init__()
         self._reactor = reactor
         self._sites: WeakSet[RouterSite] = WeakSet()
         self._stopping: Once[str, None] = Once()
-        self.settings = settings = settings or RouterSettings()
+        configuration = configuration or Configuration.of(settings or RouterSettings())
+        settings = configuration.settings
+        self.following = Following(settings)
         self._deadlines = Deadlines(reactor)
-        self.accounts = Accounts(reactor.seconds)
-        self._cors = Cors(settings.cors_origins)
         self._roads = roads or Roads.over_tcp(reactor, settings.connect_timeout, self._deadlines)
-        self.pool = Pool(Epochs(tolerant=settings.stale_weights == "serve"))
+        self.pool = Pool(Epochs())
         self.refits = Refits(self.pool)
         self.speeds = Speeds()
-        rules = _rules_of(settings)
+        self.accounts = Accounts(reactor.seconds)
         # The scheduler hears first of what becomes of workers: when the jobs of one that left end,
         # it must not be given others.
-        self.turns = Turns(Scheduler(self.pool, self.speeds, rules), reactor)
+        self.turns = Turns(Scheduler(self.pool, self.speeds, _rules_of(settings)), reactor)
         self.holdings = Holdings(
             self.pool, Owners(settings.job_ttl, MOST_OWNERS), OpenJobs(), reactor.seconds
         )
-        if settings.record:
-            recorder = open_recorder(Path(settings.record), reactor, rules)
-            recorder.follow(self.pool)
-            self.turns.scheduler.watch(recorder.note)
-            recorder.setServiceParent(self)
+        self._record()
         self.holdings.jobs.on_open = self._job_opened
         self.holdings.jobs.on_end = self.turns.ended
         self.holdings.jobs.expected = self.turns.expected
         self._outstanding = Outstanding()
-        self._broadcasts = Broadcasts(self._client(self._roads.control, settings.timeout))
+        self._broadcasts = Broadcasts(self._client(self._roads.control, "timeout"))
         self._orders = Orders(self._broadcasts, self._cooperator())
         self._readiness = Readiness(
             self.pool,
-            self._client(self._roads.probes, settings.health_check_timeout),
+            self._client(self._roads.probes, "health_check_timeout"),
             CatchUp(self.refits, self._orders, self._outstanding, lambda: self._store.written()),
             reactor,
         )
         self._monitor = HealthMonitor(
             self.pool,
-            self._client(self._roads.probes, settings.health_check_timeout),
+            self._client(self._roads.probes, "health_check_timeout"),
             reactor,
             interval=settings.health_check_interval,
             threshold=settings.health_check_failure_threshold,
@@ -184,29 +203,63 @@ class RouterService(MultiService):
         self.holdings.on_restart = partial(self._monitor.not_reached, restarted=True)
         # What came of the order is noted first.
         self._broadcasts.failed = lambda failed: reactor.callLater(0, self._order_failed, failed)
+        self._webhooks = self._open_webhooks(settings)
         self._store = store or open_store(
             settings.state, reactor, job_ttl=settings.job_ttl, max_owners=MOST_OWNERS
         )
-        Keeper(self._store, self.pool, self.holdings, self.speeds, self.refits).begin()
-        for url in settings.worker_urls:
-            if url not in self.pool:  # to add it once more would end a quarantine
-                self.pool.add(url)
+        Keeper(
+            self._store,
+            self.pool,
+            self.holdings,
+            self.speeds,
+            self.refits,
+            self._webhooks.pending,
+        ).begin()
+        register(self.pool, configuration.workers)
+        self.telemetry = Telemetry(
+            self.accounts,
+            self.refits,
+            self.holdings.jobs,
+            lambda: len(self.turns.scheduler.line),
+            reactor,
+        )
+        self.reloading = Reloading(configuration, self.following, self.pool, self._monitor.check)
+        self._door = Door(reactor.seconds, Keyring(b""))
+        self._key_files = KeyFiles(self._door, _key_sources_of(settings), reactor)
+        self._cors = Cors(settings.cors_origins)
         # Services stop in reverse order: what begins replays before what does them.
-        self._readiness.setServiceParent(self)
-        self._resource = RouterResource(self._api(), self.accounts, OpenDoor(), self._cors)
+        for service in (self.telemetry, self._webhooks, self._key_files, self._readiness):
+            service.setServiceParent(self)
+        self._resource = RouterResource(self._api(), self.accounts, self._door, self._cors)
         self._monitor.setServiceParent(self)
+        self._follow()
         self._ports = MultiService()
         self._ports.setServiceParent(self)
         site = self.site()
         for description in settings.listen:
             strports_service(description, site, reactor).setServiceParent(self._ports)
 
+    @property
+    def settings(self) -> RouterSettings:
+        """Every option, as it is in force."""
+        return self.following.settings
+
+    def trace(self, tracing: Any) -> None:
+        """
+        Have requests traced; to be called before the service starts.
+
+        Args:
+            tracing: What `sgl_droute.api.tracing.open_tracing` gives.
+        """
+        self.telemetry.trace(tracing)
+
     def _api(self) -> RouterAPI:
         settings, pool, holdings, roads = self.settings, self.pool, self.holdings, self._roads
-        traffic = self._client(roads.traffic, settings.timeout)
-        control = self._client(roads.control, settings.timeout)
+        keep = self.following.keep
+        traffic = self._client(roads.traffic, "timeout")
+        control = self._client(roads.control, "timeout")
         broadcasts, outstanding = self._broadcasts, self._outstanding
-        questions = self._client(roads.control, settings.health_check_timeout)
+        questions = self._client(roads.control, "health_check_timeout")
         cooperator = self._cooperator()
         finder = Finder(pool, holdings, questions)
         jobs = JobWatch(
@@ -217,6 +270,7 @@ class RouterService(MultiService):
             self._reactor,
             interval=settings.job_poll_interval,
         )
+        self.following.call(lambda settings: jobs.retime(settings.job_poll_interval))
         for service in (finder, broadcasts, jobs):
             service.setServiceParent(self)
         refitting = Refitting(
@@ -235,32 +289,34 @@ class RouterService(MultiService):
         )
         rollouts = Rollouts()
         self.turns.scheduler.watch(rollouts.note)
-        admission = Admission(self.turns, rollouts, settings, cooperator)
-        carrier = Carrier(
-            traffic,
-            self._monitor.not_reached,
-            cooperator,
-            settings.idle_timeout,
+        admission = keep(
+            Admission(self.turns, rollouts, settings, cooperator),
+            settings=lambda settings: settings,
         )
-        quick = self._client(roads.traffic, min(settings.timeout, _RECORD_TIMEOUT))
-        records = evolve(carrier, client=quick)
-        handshakes = Handshakes(
-            self._reactor, settings.connect_timeout, min(settings.timeout, _HANDSHAKE_TIMEOUT)
+        carrier, records = (
+            keep(
+                Carrier(client, self._monitor.not_reached, cooperator, settings.idle_timeout),
+                idle_timeout="idle_timeout",
+            )
+            for client in (traffic, self._client(roads.traffic, _within(_RECORD_TIMEOUT)))
         )
-        self.tunnels = Tunnels(
-            self.turns, admission, handshakes, carrier, self._reactor, settings.idle_timeout
+        handshake_timeout = _within(_HANDSHAKE_TIMEOUT)
+        handshakes = keep(
+            Handshakes(self._reactor, settings.connect_timeout, handshake_timeout(settings)),
+            connect_timeout="connect_timeout",
+            timeout=handshake_timeout,
         )
-        return RouterAPI(
-            Inference(self.turns, admission, holdings, outstanding, carrier),
-            Owned(
-                pool,
-                holdings,
-                finder,
-                records,
-                carrier,
-                Gate(settings.max_connections),
-                self._reactor.seconds,
+        self.tunnels = keep(
+            Tunnels(
+                self.turns, admission, handshakes, carrier, self._reactor, settings.idle_timeout
             ),
+            idle_timeout="idle_timeout",
+        )
+        gate = Gate(settings.max_connections)
+        self.following.call(lambda settings: gate.resize(settings.max_connections))
+        return RouterAPI(
+            Inference(self.turns, admission, holdings, outstanding, carrier, self._webhooks),
+            Owned(pool, holdings, finder, records, carrier, gate, self._reactor.seconds),
             Lists(pool, questions, control, holdings.row),
             fleet,
             Updates(refitting, fleet, self._store.durable),
@@ -269,7 +325,71 @@ class RouterService(MultiService):
             self.tunnels,
             Waiting(self.turns, rollouts),
             self._cors,
+            self.telemetry.events,
+            ConfigurationAPI(self.reloading),
         )
+
+    def _record(self) -> None:
+        """
+        Have a flight recorder run if the settings say so.
+        """
+        settings = self.settings
+        if not settings.record:
+            return
+        recorder = open_recorder(Path(settings.record), self._reactor, _rules_of(settings))
+        recorder.follow(self.pool)
+        self.turns.scheduler.watch(recorder.note)
+        recorder.setServiceParent(self)
+        self.following.call(lambda settings: recorder.adopt(_rules_of(settings)))
+
+    def _open_webhooks(self, settings: RouterSettings) -> Webhooks:
+        webhooks = open_webhooks(
+            PendingWebhooks(),
+            self.holdings.jobs,
+            self._reactor,
+            self._deadlines,
+            hosts=settings.webhook_hosts,
+            secret_file=settings.webhook_secret,
+        )
+        return self.following.keep(
+            webhooks,
+            hosts=lambda settings: Hosts.of(settings.webhook_hosts),
+            secret=lambda settings: read_secret(settings.webhook_secret),
+        )
+
+    def _follow(self) -> None:
+        """
+        Have what is there by now follow the settings, from this moment on.
+        """
+        following, monitor = self.following, self._monitor
+        following.check(lambda settings: _key_sources_of(settings).read(b""))
+        following.check(lambda settings: Hosts.of(settings.webhook_hosts))
+        following.check(lambda settings: read_secret(settings.webhook_secret))
+        following.keep(self._cors, origins="cors_origins")
+        following.keep(self._door, file_fields="allow_file_fields")
+        following.keep(
+            self._monitor, threshold="health_check_failure_threshold", readmit="readmit_after"
+        )
+        following.keep(self.telemetry.reporter, alarm=lambda settings: Alarm(settings.queue_alert))
+        for agent in self._roads.agents:
+            following.keep(agent, connect_timeout="connect_timeout")
+        following.call(lambda settings: monitor.retime(settings.health_check_interval))
+        following.call(lambda settings: self._key_files.reload(_key_sources_of(settings)))
+        following.call(lambda settings: self.turns.adopt(_rules_of(settings)))
+        following.call(self._tolerate_stale_weights)
+        following.call(self._limit_sites)
+        following.adopt(following.settings)
+
+    def _tolerate_stale_weights(self, settings: RouterSettings) -> None:
+        tolerant = settings.stale_weights == "serve"
+        if tolerant != self.pool.epochs.tolerant:
+            self.pool.epochs.tolerant = tolerant
+            self.pool.judge()
+
+    def _limit_sites(self, settings: RouterSettings) -> None:
+        for site in self._sites:
+            for name, limit in _limits_of(settings).items():
+                setattr(site, name, limit)
 
     def resource(self) -> RouterResource:
         """
@@ -290,17 +410,14 @@ class RouterService(MultiService):
         Args:
             root: What it serves, with `resource` somewhere below; `resource` itself if None.
         """
-        settings = self.settings
         site = RouterSite(
             self._reactor,
             root or self._resource,
-            max_body_size=settings.max_body_size,
-            read_timeout=settings.read_timeout,
-            idle_timeout=settings.idle_timeout,
-            max_clients=settings.max_clients
-            or clients_that_fit(open_files_limit(), settings.max_connections),
+            **_limits_of(self.settings),
             deadlines=self._deadlines,
             accounts=self.accounts,
+            # Other pages of *root* are not the door's.
+            early=self._door.early if root is None else None,
         )
         self._sites.add(site)
         return site
@@ -331,6 +448,7 @@ class RouterService(MultiService):
 
     async def _stop(self) -> None:
         await self._ports.stopService()
+        self.telemetry.streams.close()
         await drain(self._sites, self._reactor, self.settings.drain_timeout)
         self.tunnels.cut()
         await maybeDeferred(super().stopService)
@@ -347,11 +465,40 @@ class RouterService(MultiService):
         if failed.gone and failed.worker in self.pool:
             self._monitor.not_reached(self.pool[failed.worker], restarted=failed.refused)
 
-    def _client(self, agent: IAgent, timeout: float) -> WorkerClient:
-        return WorkerClient(agent, self._reactor, timeout, self._deadlines)
+    def _client(self, agent: IAgent, timeout: Wanted) -> WorkerClient:
+        """
+        A client with connections of *agent*, whose time-out follows the settings.
+        """
+        seconds = wanted(timeout, self.settings)
+        client = WorkerClient(agent, self._reactor, seconds, self._deadlines)
+        return self.following.keep(client, timeout=timeout)
 
     def _cooperator(self) -> Cooperator:
         return Cooperator(scheduler=_scheduled_on(self._reactor))
+
+
+def _within(most: float) -> Callable[[RouterSettings], float]:
+    """
+    Seconds that a worker may take for something quick: `RouterSettings.timeout`, *most* at most.
+    """
+    return lambda settings: min(settings.timeout, most)
+
+
+def _key_sources_of(settings: RouterSettings) -> KeySources:
+    return KeySources(settings.api_keys, settings.admin_keys)
+
+
+def _limits_of(settings: RouterSettings) -> dict[str, Any]:
+    """
+    The limits of a site.
+    """
+    fit = clients_that_fit(open_files_limit(), settings.max_connections)
+    return {
+        "max_body_size": settings.max_body_size,
+        "read_timeout": settings.read_timeout,
+        "idle_timeout": settings.idle_timeout,
+        "max_clients": settings.max_clients or fit,
+    }
 
 
 def _rules_of(settings: RouterSettings) -> Rules:

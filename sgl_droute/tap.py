@@ -15,6 +15,8 @@ from twisted.application.service import IService
 from twisted.logger import Logger
 from twisted.python import usage
 
+from sgl_droute.api.tracing import open_tracing
+from sgl_droute.api.unlocked import unlocked
 from sgl_droute.commandline import (
     CommandOptions,
     CommandService,
@@ -28,6 +30,7 @@ from sgl_droute.service import RouterService
 from sgl_droute.settings import RouterSettings
 from sgl_droute.simulator.children import SimulatedFleet
 from sgl_droute.simulator.tap import missing_packages
+from sgl_droute.state.database import StateError
 
 log = Logger()
 
@@ -158,11 +161,21 @@ def makeService(options: Options, reactor: Any = None) -> IService:
             where = "" if made else f"--listen {description}: "
             options.fail(f"{where}{problem or type(problem).__name__}")
     _check_open_files(settings)
-    process = CommandService(options, settings.log_level, reactor)
+    process = CommandService(options, settings.log_level, reactor, settings.log_format)
     try:
-        router = RouterService(reactor, settings)
-    except ValueError as problem:
+        router = RouterService(reactor, configuration=options.configuration)
+    except StateError as problem:
         options.fail(f"--state: {problem}")
+    except ValueError as problem:
+        options.fail(problem)
+    warning = unlocked(settings)
+    if warning is not None:
+        log.warn("{warning}", warning=warning)
+    tracing = open_tracing(os.environ)
+    if tracing is not None:
+        router.trace(tracing)
+    router.following.call(lambda settings: process.set_log_level(settings.log_level))
+    process.on_hangup = router.reloading.reload_by_signal
     if settings.simulated_workers:
         fleet = SimulatedFleet(reactor, settings.simulated_workers, router.pool)
         fleet.setServiceParent(process)

@@ -99,7 +99,7 @@ def refusal(folder: Path, text: str) -> str:
     """
     Why a file with that *text* is refused, without its folder.
     """
-    with pytest.raises(ValueError, match="router.toml") as refused:
+    with pytest.raises(ValueError, match=r"router\.toml") as refused:
         read(folder, text)
     sentence = str(refused.value)
     assert "\n" not in sentence
@@ -291,7 +291,7 @@ def test_workers(tmp_path: Path) -> None:
             "worker-urls = ['ftp://a']",
             "router.toml, line 1: worker-urls: worker URL 'ftp://a' must",
         ),
-        ("fair = true\nfair = true", "router.toml: Cannot overwrite a value (at line 2,"),
+        ("fair = true\nfair = true", "router.toml: Cannot overwrite a value (at "),
         (
             "max-clients = 1\nmax_clients = 1",
             "router.toml, line 2: max_clients is there twice, with - and with _",
@@ -364,8 +364,11 @@ def test_any_text(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path.write_bytes(text.encode(errors="surrogatepass"))
     try:
         read_file(str(path))
-    except ValueError as problem:
-        assert str(problem).startswith(str(path))
+    except ValueError as refused:
+        problem = str(refused)
+    else:
+        problem = str(path)
+    assert problem.startswith(str(path))
 
 
 @pytest.mark.parametrize(

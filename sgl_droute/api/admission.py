@@ -70,6 +70,7 @@ class Admission:
             submitted=now,
             priority=wishes.priority,
             client=wishes.client,
+            share=wishes.share,
             batch=wishes.batch,
             group=wishes.group,
             deadline=wishes.deadline,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from attrs import frozen
+from attrs import define
 from twisted.internet.task import Cooperator
 from twisted.web.iweb import IResponse
 from twisted.web.server import Request
@@ -29,7 +29,7 @@ class NotReached(Protocol):
 NO_STAMPS: Mapping[bytes, bytes] = {}
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Carrier:
     """
     Carries requests and answers.

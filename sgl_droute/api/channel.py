@@ -46,6 +46,8 @@ _LINGER_SILENCE = 2.0
 # Bytes read at once: usually, and of a body that is larger.
 _READ = 1 << 16
 _LARGE_READ = 1 << 18
+# Bytes of a body beyond which it is not read for nothing.
+_LARGE_BODY = 1 << 16
 # Bytes that a client may send behind a request before that is answered.
 _BEHIND_AN_ANSWER = 1 << 14
 
@@ -202,10 +204,20 @@ class RouterChannel(Protocol):
         request.admitted = True
         self._request_head = head
         request.gotLength(head.length)
-        if head.length == 0:
+        refused = self._refused_early(request, head)
+        if refused is not None:
+            self.refuse(refused)
+        elif head.length == 0:
             self._received_whole()
         elif self._phase == "body":
             self._await_body(head)
+
+    def _refused_early(self, request: Request, head: Head) -> RouterError | None:
+        """
+        Why a body is not worth reading, where it is a large one.
+        """
+        large = head.length is None or head.length > _LARGE_BODY
+        return self.site.early(request) if large and self.site.early is not None else None
 
     def _await_body(self, head: Head) -> None:
         assert self._request is not None

@@ -10,6 +10,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
+from sgl_droute.api.account import account_of
 from sgl_droute.api.replies import request_id, stamps
 from sgl_droute.workers.bodies import Spool
 from sgl_droute.workers.headers import to_client, to_worker
@@ -33,6 +34,7 @@ def worker_headers(request: Request) -> Headers:
         scheme=_scheme(request),
         host=request.getHeader(b"host") or b"",
         request_id=request_id(request),
+        traceparent=account_of(request).traceparent,
     )
 
 

@@ -24,6 +24,7 @@ from sgl_droute.workers.lesson import Lesson
 from sgl_droute.workers.outstanding import Outstanding
 from sgl_droute.workers.parking import Parking
 from sgl_droute.workers.turns import Turns
+from sgl_droute.workers.webhooks import Webhooks
 
 
 @define(eq=False)
@@ -37,6 +38,7 @@ class Inference:
         holdings: Told of what workers made.
         outstanding: Told of the requests that wait for an answer.
         carrier: Carries requests and answers.
+        webhooks: Calls who wants to be called when a job ends.
     """
 
     turns: Turns
@@ -44,6 +46,7 @@ class Inference:
     holdings: Holdings
     outstanding: Outstanding
     carrier: Carrier
+    webhooks: Webhooks
     _parking: Parking = field(factory=Parking, init=False)
 
     async def forward(
@@ -69,6 +72,7 @@ class Inference:
             Refused: It was not let in line, or taken out of it.
             WorkerFailed: The worker gave no usable answer, or its answer was cut.
         """
+        hook = self.webhooks.wanted(request) if makes in JOBS else None
         job = await self.admission.job(request, want)
         path = target or request.uri
         account = account_of(request)
@@ -82,7 +86,7 @@ class Inference:
             becomes_job = makes in JOBS and response.code < 300
             seconds = self.turns.now() - turn.since if becomes_job else turn.answered()
             turn.well = response.code < 400
-            lesson = self._lesson(response, turn, makes)
+            lesson = self._lesson(response, turn, makes, hook)
             stamps = stamps_of(turn, seconds)
             await self.carrier.answer(request, turn.worker, response, lesson, stamps)
 
@@ -96,7 +100,9 @@ class Inference:
         self.turns.pool.record_answer(turn.worker)
         return response
 
-    def _lesson(self, response: IResponse, turn: Turn, makes: str | None) -> Lesson | None:
+    def _lesson(
+        self, response: IResponse, turn: Turn, makes: str | None, hook: str | None
+    ) -> Lesson | None:
         if response.code >= 300 or not turn.job.want.slot:
             return None
 
@@ -105,6 +111,8 @@ class Inference:
             id = id_in(fields)
             if makes in JOBS and id is not None:
                 turn.made(makes, id)
+                if hook is not None:
+                    self.webhooks.expect(makes, id, hook)
             self.holdings.made(makes, turn.worker, fields, turn.epoch)
 
         def told(fields: Mapping[str, Any]) -> None:

@@ -19,7 +19,9 @@ from twisted.web.server import Request
 from werkzeug.routing import PathConverter
 
 from sgl_droute.api.access import Access
+from sgl_droute.api.configuration_api import ConfigurationAPI
 from sgl_droute.api.cors import Cors
+from sgl_droute.api.events import Events
 from sgl_droute.api.fleetwide import FleetWide
 from sgl_droute.api.inference import Inference
 from sgl_droute.api.lists import Lists
@@ -94,6 +96,8 @@ class RouterAPI:
     tunnels: Tunnels
     waiting: Waiting
     cors: Cors
+    events: Events
+    configuration: ConfigurationAPI
 
     routes = Klein()
     access: ClassVar[dict[str, Access]] = {}
@@ -320,6 +324,18 @@ class RouterAPI:
     @operator("/health_workers", "GET")
     def health_workers(self, request: Request) -> bytes:
         return self.observe.health_workers(request)
+
+    @operator("/events", "GET")
+    async def stream_events(self, request: Request) -> None:
+        await self.events.stream(request)
+
+    @operator("/config", "GET")
+    def config(self, request: Request) -> bytes:
+        return self.configuration.show(request)
+
+    @operator("/reload", "POST")
+    def reload(self, request: Request) -> bytes:
+        return self.configuration.reload(request)
 
     @operator(_ANYTHING)
     async def elsewhere(self, request: Request, path: str) -> None:

@@ -4,17 +4,18 @@ The clients' connections of one listening router: how many, with which limits, u
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.web.resource import IResource
-from twisted.web.server import Site
+from twisted.web.server import Request, Site
 
 from sgl_droute.api.account import Accounts
 from sgl_droute.api.channel import KEEP_ALIVE, RouterChannel
 from sgl_droute.api.request import RouterRequest
-from sgl_droute.errors import NoWorker
+from sgl_droute.errors import NoWorker, RouterError
 from sgl_droute.workers.deadlines import Deadlines
 
 __all__ = ["RouterRequest", "RouterSite"]
@@ -36,6 +37,8 @@ class RouterSite(Site):
         max_clients: Open connections (count); 0 for no limit.
         deadlines: Where limits of time are kept; its own if None.
         accounts: Told of requests that reach no route; its own if None.
+        early: Tells why a request of which only the head is there is let in nowhere, so that its
+            body is not read; all may come in if None.
     """
 
     requestFactory = RouterRequest
@@ -51,6 +54,7 @@ class RouterSite(Site):
         max_clients: int = 0,
         deadlines: Deadlines | None = None,
         accounts: Accounts | None = None,
+        early: Callable[[Request], RouterError | None] | None = None,
     ) -> None:
         super().__init__(resource, reactor=reactor, timeout=KEEP_ALIVE)
         self.noisy = False
@@ -61,6 +65,7 @@ class RouterSite(Site):
         self.max_clients = max_clients
         self.deadlines = deadlines or Deadlines(reactor)
         self.accounts = accounts or Accounts(reactor.seconds)
+        self.early = early
         self.keeps_connections = True
         self._clients: dict[RouterChannel, None] = {}
         self._beyond: dict[RouterChannel, None] = {}

@@ -55,7 +55,7 @@ class Window:
         """
         Count *value*; what is no number is ignored.
         """
-        if value != value:  # noqa: PLR0124
+        if value != value:
             return
         bucket = _bucket(value)
         self._now[bucket] += 1

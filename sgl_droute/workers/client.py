@@ -88,7 +88,7 @@ class Answer:
     body: bytes
 
 
-@frozen(eq=False)
+@define(eq=False)
 class WorkerClient:
     """
     Sends calls to workers.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import frozen
+from attrs import define
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -23,7 +23,7 @@ from sgl_droute.workers.connection import WorkerConnection
 from sgl_droute.workers.request import WorkerRequest
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Handshakes:
     """
     Sends WebSocket handshakes.

@@ -43,7 +43,13 @@ _ACCESS_CONTROL = frozenset(
 
 
 def to_worker(
-    headers: Headers, *, client: str, scheme: bytes, host: bytes, request_id: bytes
+    headers: Headers,
+    *,
+    client: str,
+    scheme: bytes,
+    host: bytes,
+    request_id: bytes,
+    traceparent: str | None = None,
 ) -> Headers:
     """
     The headers of a request as a worker gets them.
@@ -54,6 +60,7 @@ def to_worker(
         scheme: Set as ``X-Forwarded-Proto`` unless the request has one.
         host: Set as ``X-Forwarded-Host`` unless the request has one; empty when there is none.
         request_id: Sent as ``X-Request-Id``.
+        traceparent: Sent in the place of the client's, where the router traces requests.
     """
     out = _crossing(headers, _PER_CONNECTION)
     forwarded = b", ".join(out.getRawHeaders(b"x-forwarded-for", []))
@@ -65,6 +72,8 @@ def to_worker(
     if host and not out.hasHeader(b"x-forwarded-host"):
         out.setRawHeaders(b"X-Forwarded-Host", [host])
     out.setRawHeaders(b"X-Request-Id", [request_id])
+    if traceparent is not None:
+        out.setRawHeaders(b"traceparent", [traceparent.encode("ascii")])
     return out
 
 

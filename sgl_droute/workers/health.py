@@ -66,6 +66,15 @@ class HealthMonitor(Service):
         super().startService()
         self._stopped = self._loop.start(self.interval, now=True)
 
+    def retime(self, interval: float) -> None:
+        """
+        Let *interval* seconds be between rounds from now on.
+        """
+        if interval != self.interval:
+            self.interval = self._loop.interval = interval
+            if self._loop.running:
+                self._loop.reset()
+
     def stopService(self) -> Deferred[Any]:
         """
         Stop the loop and the checks under way; the result comes when both have ended.

@@ -80,6 +80,15 @@ class JobWatch(Service):
         self._loop.start(self.interval, now=False)
         self._glances.start(_GLANCE, now=False)
 
+    def retime(self, interval: float) -> None:
+        """
+        Let *interval* seconds be between rounds from now on.
+        """
+        if interval != self.interval:
+            self.interval = self._loop.interval = interval
+            if self._loop.running:
+                self._loop.reset()
+
     def stopService(self) -> Deferred[Any]:
         """
         Stop asking; the result comes when nothing is under way.
