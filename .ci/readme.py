@@ -32,6 +32,7 @@ def shape(text: str) -> str:
     """*text* with what differs from run to run left out: ids, folders, ports, times."""
     text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", text)
     text = re.sub(r"/tmp/sglang-d-simulator-\w+", "FOLDER", text)
+    text = re.sub(r'"request_id":"[0-9a-f]{32}"', '"request_id":"ID"', text)
     text = re.sub(r"127\.0\.0\.1:\d+", "WORKER", text)
     return re.sub(r'"created_at":\d+', '"created_at":TIME', text).strip()
 
