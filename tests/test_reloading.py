@@ -242,10 +242,11 @@ def test_what_an_operator_said_stays(tmp_path: Path) -> None:
     text = "[[workers]]\nurl = 'http://a'\nconcurrency = 2\n"
     process = Process(tmp_path, text)
     pool = process.router.pool
-    assert pool["http://a"].concurrency == 2
     pool.change(pool["http://a"], lambda worker: attrs.evolve(worker, concurrency=5))
     process.reloaded(text + "# a comment\n")
     assert pool["http://a"].concurrency == 5
+    process.reloaded(text.replace("2", "3"))
+    assert [worker.concurrency for worker in pool] == [3]
 
 
 def test_health_checks_keep_the_new_pace_at_once(tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ def folder(tmp_path: Path) -> Path:
 
 def locked(folder: Path, **options: Any) -> MemoryRouter:
     """A router with the keys in *folder*, at work."""
-    files = {"api_keys": str(folder / "api"), "admin_keys": str(folder / "admin")}
-    return lined("a", "b", **files, **options)
+    api, admin = str(folder / "api"), str(folder / "admin")
+    return lined("a", "b", api_keys=api, admin_keys=admin, **options)
 
 
 def ask(router: MemoryRouter, method: str, path: str, key: str = "", **kwargs: Any) -> Reply:
