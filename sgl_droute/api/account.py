@@ -6,6 +6,7 @@ Logs, metrics, traces and the live page are made from these records, each in a p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from sgl_droute.errors import RouterError
 from sgl_droute.fleet.job import Job
 
 DONE = "done"
+
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{1,256})?")
 
 Observer = Callable[["Account"], object]
 
@@ -51,7 +54,8 @@ class Account:
         expected: Seconds that its worker was predicted to take.
         answered: When the head of its worker's answer was there.
         ended: When it ended.
-        traceparent: What its worker gets as header of that name; the client's if None.
+        traceparent: What its worker gets as header of that name: the client's, or one of the
+            router's own spans; None without one that makes sense.
     """
 
     id: str
@@ -223,6 +227,7 @@ def begun(request: Request, now: float) -> Account:
         ready=now,
         address=getattr(request.getClientAddress(), "host", "") or "",
         bytes_in=getattr(request, "received", 0),
+        traceparent=_traceparent(request),
     )
     return account
 
@@ -234,3 +239,13 @@ def account_of(request: Request) -> Account:
     of: Any = request
     account: Account = of.account
     return account
+
+
+def _traceparent(request: Request) -> str | None:
+    """
+    The client's ``traceparent`` (W3C Trace Context 3.2); None without one that makes sense.
+    """
+    values = request.requestHeaders.getRawHeaders(b"traceparent")
+    if values is None or len(values) > 1 or not _TRACEPARENT.fullmatch(values[0]):
+        return None
+    return values[0].decode("ascii")

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import os
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Event, Thread
 
 import pytest
@@ -22,7 +24,9 @@ from sgl_droute.api.account import Account, Accounts
 from sgl_droute.api.spans import Tracing
 from sgl_droute.api.tracing import open_tracing
 from tests.api.accounts import an_account
+from tests.integration.commands import fetch, free_port, once_up, running
 from tests.integration.sockets import eventually, reactor
+from tests.integration.test_commands import SCRIPT
 
 
 class Collector:
@@ -212,3 +216,44 @@ def test_the_extra_is_missing(monkeypatch: pytest.MonkeyPatch, logged: list[LogE
     assert open_tracing({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}) is None
     (event,) = [each for each in logged if each["log_namespace"] == tracing.__name__]
     assert "sgl-droute[otel]" in event["log_format"]
+
+
+def test_a_whole_router(endpoint: str, collector: Collector, tmp_path: Path) -> None:
+    """
+    A router process that is told of a collector exports a request's spans when it stops, and its
+    worker got the last of them as the parent of its own.
+    """
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    port, worker = free_port(), free_port()
+    simulator = ("twistd", "-n", "--pidfile=", "sglang-d-simulator", "--port", str(worker))
+    (tmp_path / "worker").mkdir()
+    words = ("--port", str(port), "--worker-urls", f"http://127.0.0.1:{worker}")
+    with running(*simulator, "--speed", "1000", cwd=tmp_path / "worker"):
+        once_up(f"http://127.0.0.1:{worker}/health")
+        with running(*SCRIPT, *words, cwd=tmp_path):
+            once_up(f"http://127.0.0.1:{port}/liveness")
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}/v1/images/generations",
+                data=b'{"prompt": "x", "size": "64x64", "num_inference_steps": 1}',
+                headers={
+                    "Content-Type": "application/json",
+                    "traceparent": f"00-{trace}-{parent}-01",
+                },
+            )
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                assert answer.status == 200
+            log = fetch(f"http://127.0.0.1:{worker}/simulator/log")
+    spans = {
+        span.name: span
+        for resource in collector.got
+        for scope in resource.scope_spans
+        for span in scope.spans
+        if span.trace_id.hex() == trace
+    }
+    assert f" trace={trace}" in (tmp_path / "log").read_text()
+    whole, queue, sent = (spans[name] for name in ("POST /v1/images/generations", "queue", "POST"))
+    assert whole.parent_span_id.hex() == parent
+    assert queue.parent_span_id == sent.parent_span_id == whole.span_id
+    [asked] = [each for each in log["received"] if each["target"] == "/v1/images/generations"]
+    headers = {name.lower(): value for name, value in asked["headers"]}
+    assert headers["traceparent"] == f"00-{trace}-{sent.span_id.hex()}-01"
