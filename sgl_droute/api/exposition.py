@@ -4,6 +4,7 @@ Metrics for Prometheus: the router's own, and those of its workers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -22,10 +23,15 @@ from sgl_droute.workers.engine_metrics import EngineMetrics
 
 Encoder = Callable[[Any], bytes]
 
+_OPEN_METRICS = "application/openmetrics-text"
 _PLAIN: tuple[Encoder, str] = (generate_latest, CONTENT_TYPE_PLAIN_0_0_4)
 
-# The last line of OpenMetrics.
+# The last line of OpenMetrics, and the lines at the beginning of a family.
 _EOF = b"# EOF\n"
+_HEAD = re.compile(rb"\A(#.*\n)*")
+
+# Samples that are written without a break (count): some milliseconds.
+_AT_ONCE = 500
 
 
 @define(eq=False)
@@ -49,22 +55,23 @@ class Exposition:
         """
         accepted = b",".join(request.requestHeaders.getRawHeaders(b"accept", []))
         encode, kind = encoder_for(accepted)
-        body = await self._exposed(self.registry.collect(), encode)
-        return whole_reply(request, body, kind.encode("ascii"))
+        return await self._exposed(request, self.registry.collect(), encode, kind)
 
     async def engines(self, request: Request) -> bytes:
         """
         The workers' metrics, in the text format: it is theirs.
         """
         encode, kind = _PLAIN
-        body = await self._exposed(await self.engine_metrics.scrape(), encode)
-        return whole_reply(request, body, kind.encode("ascii"))
+        return await self._exposed(request, await self.engine_metrics.scrape(), encode, kind)
 
-    async def _exposed(self, families: Iterable[Metric], encode: Encoder) -> bytes:
+    async def _exposed(
+        self, request: Request, families: Iterable[Metric], encode: Encoder, kind: str
+    ) -> bytes:
         parts: list[bytes] = []
         await self.cooperator.cooperate(_encoded(families, encode, parts)).whenDone()
-        whole = b"".join(part.removesuffix(_EOF) for part in parts)
-        return whole + _EOF if parts[-1].endswith(_EOF) else whole
+        if kind.startswith(_OPEN_METRICS):
+            parts.append(_EOF)
+        return whole_reply(request, b"".join(parts), kind.encode("ascii"))
 
 
 def encoder_for(accepted: bytes) -> tuple[Encoder, str]:
@@ -90,8 +97,21 @@ class _Alone:
 
 def _encoded(families: Iterable[Metric], encode: Encoder, parts: list[bytes]) -> Iterator[None]:
     """
-    Put *families* into *parts*, one a step.
+    Put *families* into *parts*, so many samples a step.
     """
     for family in families:
-        parts.append(encode(_Alone(family)))
-        yield
+        for number, piece in enumerate(_pieces(family)):
+            text = encode(_Alone(piece)).removesuffix(_EOF)
+            parts.append(_HEAD.sub(b"", text) if number else text)
+            yield
+
+
+def _pieces(family: Metric) -> Iterator[Metric]:
+    """
+    *family* in pieces with some of its samples each, one at least.
+    """
+    samples = family.samples
+    for start in range(0, len(samples) or 1, _AT_ONCE):
+        piece = Metric(family.name, family.documentation, family.type, family.unit)
+        piece.samples = samples[start : start + _AT_ONCE]
+        yield piece

@@ -33,10 +33,10 @@ METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
 _STATUSES = (NONE, "1xx", "2xx", "3xx", "4xx", "5xx")
 
 SECONDS = (
-    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
-    *(60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0),
+    *(0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+    *(60.0, 120.0, 300.0, 600.0, 1800.0),
 )
-"""Buckets of what takes between a glance and an hour."""
+"""Buckets of what takes between a moment and half an hour."""
 
 _LATE = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _RATIOS = (0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0, 10.0)
@@ -88,7 +88,7 @@ def _job_seconds() -> Spread:
 
 
 def _ratio() -> Spread:
-    says = "Seconds that work took at its worker, divided by those predicted when it was given it."
+    says = "Seconds that work took, divided by those predicted when its worker was given it."
     return Spread("sgl_droute_prediction_ratio", says, ("kind", "worker"), _RATIOS)
 
 
@@ -122,7 +122,7 @@ class Traffic:
     ratio: Spread = field(factory=_ratio, init=False)
     lag: Spread = field(factory=_lag, init=False)
     _tallies: Tallies = field(init=False)
-    _promised: dict[str, tuple[float, float]] = field(factory=dict, init=False)
+    _predicted: dict[str, float] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._tallies = Tallies(
@@ -169,19 +169,20 @@ class Traffic:
 
     def job_happened(self, event: Event) -> None:
         """
-        Compare what was promised of a video or mesh job with what came, when it has come.
+        Compare the GPU time that was predicted of a video or mesh with what its worker told, when
+        it is made.
         """
         job = event.job
         if job.kind not in JOBS:
             return
         if event.name == "bound":
+            assert event.start is not None
             assert event.end is not None
-            self._promised[job.id] = event.time, event.end
+            self._predicted[job.id] = event.end - event.start
             return
-        bound, end = self._promised.pop(job.id, (0.0, 0.0))
-        if event.name == "ended" and event.reason == "well" and end > bound:
-            worker = self._worker(event.worker)
-            self.ratio.add((job.kind, worker), (event.time - bound) / (end - bound))
+        predicted = self._predicted.pop(job.id, 0.0)
+        if event.name == "ended" and event.took is not None and predicted > 0:
+            self.ratio.add((job.kind, self._worker(event.worker)), event.took / predicted)
 
     def probed(self, worker: Worker, probe: Probe) -> None:
         """

@@ -58,8 +58,7 @@ class EngineMetrics:
         gathering = Gathering([worker for worker in workers if not worker.dead])
         answered = await gathering.ask(self._families_of)
         merged = Merged()
-        for worker, families in answered:
-            merged.add(worker.url, families)
+        await self._do(merged.add(worker.url, families) for worker, families in answered)
         return [_up(workers, gathering.workers), *merged.families.values()]
 
     async def _families_of(self, worker: Worker) -> list[Metric]:
@@ -68,12 +67,15 @@ class EngineMetrics:
         if answer.status != 200:
             raise WorkerFailed(worker.url, f"/metrics answered {answer.status}")
         families: list[Metric] = []
-        reading = _read(answer.body.decode("utf-8", "replace"), families)
+        parsing = text_string_to_metric_families(answer.body.decode("utf-8", "replace"))
         try:
-            await self.cooperator.cooperate(reading).whenDone()
+            await self._do(families.append(family) for family in parsing)
         except _NOT_METRICS as problem:
             raise WorkerFailed(worker.url, "/metrics is not in Prometheus's format") from problem
         return families
+
+    async def _do(self, steps: Iterator[None]) -> None:
+        await self.cooperator.cooperate(steps).whenDone()
 
 
 @define(eq=False)
@@ -90,7 +92,8 @@ class Merged:
     def add(self, worker: str, families: list[Metric]) -> None:
         """
         Add what the *worker* at this URL exposes. A label that was called ``worker`` becomes
-        ``exported_worker``; a family that another worker has as another type is left out.
+        ``exported_worker``, times are dropped, and a family that a worker before this one has as
+        another type is left out.
         """
         for family in families:
             name = _exposed_name(family)
@@ -102,18 +105,9 @@ class Merged:
             if known.type != family.type:
                 continue
             known.samples += [
-                sample._replace(labels=_labelled(sample.labels, worker))
+                sample._replace(labels=_labelled(sample.labels, worker), timestamp=None)
                 for sample in family.samples
             ]
-
-
-def _read(text: str, families: list[Metric]) -> Iterator[None]:
-    """
-    Put the families in *text* into *families*, one a step.
-    """
-    for family in text_string_to_metric_families(text):
-        families.append(family)
-        yield
 
 
 def _exposed_name(family: Metric) -> str:
