@@ -4,7 +4,8 @@ The workers' own metrics as one: what every worker exposes, with its URL as a la
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from attrs import define, field
 from prometheus_client import Metric
@@ -19,6 +20,8 @@ from sgl_droute.fleet.worker import Worker
 from sgl_droute.workers.client import Call, WorkerClient
 from sgl_droute.workers.gather import Gathering
 from sgl_droute.workers.once import Once
+
+T = TypeVar("T")
 
 LARGEST_SCRAPE = 1 << 20
 """Bytes of one worker's metrics that are read; with more it is left out."""
@@ -58,7 +61,7 @@ class EngineMetrics:
         gathering = Gathering([worker for worker in workers if not worker.dead])
         answered = await gathering.ask(self._families_of)
         merged = Merged()
-        await self._do(merged.add(worker.url, families) for worker, families in answered)
+        await self._do(lambda each: merged.add(each[0].url, each[1]), answered)
         return [_up(workers, gathering.workers), *merged.families.values()]
 
     async def _families_of(self, worker: Worker) -> list[Metric]:
@@ -69,13 +72,22 @@ class EngineMetrics:
         families: list[Metric] = []
         parsing = text_string_to_metric_families(answer.body.decode("utf-8", "replace"))
         try:
-            await self._do(families.append(family) for family in parsing)
+            await self._do(families.append, parsing)
         except _NOT_METRICS as problem:
             raise WorkerFailed(worker.url, "/metrics is not in Prometheus's format") from problem
         return families
 
-    async def _do(self, steps: Iterator[None]) -> None:
-        await self.cooperator.cooperate(steps).whenDone()
+    async def _do(self, do: Callable[[T], object], items: Iterable[T]) -> None:
+        """
+        Do something to each of *items*, and whatever else there is to do in between.
+        """
+
+        def steps() -> Iterator[None]:
+            for item in items:
+                do(item)
+                yield
+
+        await self.cooperator.cooperate(steps()).whenDone()
 
 
 @define(eq=False)
