@@ -154,9 +154,9 @@ def test_states() -> None:
         assert scrape.total("sgl_droute_worker_state", worker=worker) == 1
     assert scrape.total("sgl_droute_workers") == 2
     flags = ("dead", "disabled", "draining", "asleep", "updating", "stale", "unreached")
-    worker = Worker(url=A, serial=1)
-    words = {worker.state, evolve(worker, proven=True).state}
-    words |= {evolve(worker, proven=True, **{flag: True}).state for flag in flags}
+    new = Worker(url=A, serial=1)
+    proven = evolve(new, proven=True)
+    words = {new.state, proven.state, *(evolve(proven, **{flag: True}).state for flag in flags)}
     assert set(STATES) == words
 
 
