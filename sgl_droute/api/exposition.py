@@ -10,11 +10,7 @@ from typing import Any
 
 from attrs import define, frozen
 from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.exposition import (
-    CONTENT_TYPE_PLAIN_0_0_4,
-    choose_encoder,
-    generate_latest,
-)
+from prometheus_client.exposition import choose_encoder
 from twisted.internet.task import Cooperator
 from twisted.web.server import Request
 
@@ -24,7 +20,7 @@ from sgl_droute.workers.engine_metrics import EngineMetrics
 Encoder = Callable[[Any], bytes]
 
 _OPEN_METRICS = "application/openmetrics-text"
-_PLAIN: tuple[Encoder, str] = (generate_latest, CONTENT_TYPE_PLAIN_0_0_4)
+_PLAIN: tuple[Encoder, str] = choose_encoder("")
 
 # The last line of OpenMetrics, and the lines at the beginning of a family.
 _EOF = b"# EOF\n"

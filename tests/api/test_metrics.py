@@ -153,10 +153,13 @@ def test_states() -> None:
         assert scrape.value("sgl_droute_worker_state", worker=worker, state=state) == 1
         assert scrape.total("sgl_droute_worker_state", worker=worker) == 1
     assert scrape.total("sgl_droute_workers") == 2
-    flags = ("dead", "disabled", "draining", "asleep", "updating", "stale", "unreached")
     new = Worker(url=A, serial=1)
     proven = evolve(new, proven=True)
-    words = {new.state, proven.state, *(evolve(proven, **{flag: True}).state for flag in flags)}
+    facets: list[dict[str, Any]] = [
+        {flag: True}
+        for flag in ("dead", "disabled", "draining", "asleep", "updating", "stale", "unreached")
+    ]
+    words = {new.state, proven.state, *(evolve(proven, **facet).state for facet in facets)}
     assert set(STATES) == words
 
 
