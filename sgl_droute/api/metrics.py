@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+from twisted.application.service import MultiService
 from twisted.internet.interfaces import IReactorTime
 
 from sgl_droute.api.account import Accounts
@@ -18,7 +19,7 @@ from sgl_droute.workers.lag import ReactorLag
 from sgl_droute.workers.turns import Turns
 
 
-class Metrics(ReactorLag):
+class Metrics(MultiService):
     """
     Watches a router from its creation on, and how late the reactor is while it runs.
 
@@ -43,8 +44,9 @@ class Metrics(ReactorLag):
         connections: Callable[[], int],
         clock: IReactorTime,
     ) -> None:
+        super().__init__()
         traffic = Traffic(turns.pool)
-        super().__init__(clock, traffic.late)
+        ReactorLag(clock, traffic.late).setServiceParent(self)
         accounts.watch(traffic.request_ended)
         jobs.watch(traffic.job_ended)
         monitor.watch(traffic.probed)
