@@ -30,11 +30,13 @@ from sgl_droute.api.cors import Cors
 from sgl_droute.api.dispatch import RouterResource
 from sgl_droute.api.door import Door
 from sgl_droute.api.drain import drain
+from sgl_droute.api.exposition import Exposition
 from sgl_droute.api.fleetwide import FleetWide
 from sgl_droute.api.inference import Inference
 from sgl_droute.api.keyfiles import KeyFiles, KeySources
 from sgl_droute.api.lists import Lists
 from sgl_droute.api.management import Management
+from sgl_droute.api.metrics import Metrics
 from sgl_droute.api.observe import Observe
 from sgl_droute.api.owned import Owned
 from sgl_droute.api.routes import RouterAPI
@@ -70,6 +72,7 @@ from sgl_droute.workers.broadcast import Broadcasts
 from sgl_droute.workers.catchup import CatchUp
 from sgl_droute.workers.client import WorkerClient
 from sgl_droute.workers.deadlines import Deadlines
+from sgl_droute.workers.engine_metrics import EngineMetrics
 from sgl_droute.workers.finder import Finder
 from sgl_droute.workers.gate import Gate
 from sgl_droute.workers.handshake import Handshakes
@@ -271,7 +274,15 @@ class RouterService(MultiService):
             interval=settings.job_poll_interval,
         )
         self.following.call(lambda settings: jobs.retime(settings.job_poll_interval))
-        for service in (finder, broadcasts, jobs):
+        metrics = Metrics(
+            self.turns,
+            holdings.jobs,
+            self.accounts,
+            self._monitor,
+            lambda: sum(site.connections for site in self._sites),
+            self._reactor,
+        )
+        for service in (finder, broadcasts, jobs, metrics):
             service.setServiceParent(self)
         refitting = Refitting(
             self.refits,
@@ -327,6 +338,7 @@ class RouterService(MultiService):
             self._cors,
             self.telemetry.events,
             ConfigurationAPI(self.reloading),
+            Exposition(metrics.registry, EngineMetrics(pool, questions, cooperator), cooperator),
         )
 
     def _record(self) -> None:

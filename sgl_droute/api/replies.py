@@ -52,9 +52,15 @@ def reply(request: Request, answer: Any, status: int = 200) -> bytes:
     """
     The body of a JSON answer; status and headers are set on *request*.
     """
-    body = encoded(answer)
+    return whole_reply(request, encoded(answer), b"application/json", status)
+
+
+def whole_reply(request: Request, body: bytes, kind: bytes, status: int = 200) -> bytes:
+    """
+    As `reply`, with a *body* of another kind, which is its ``Content-Type``.
+    """
     _begin(request, status)
-    request.setHeader(b"Content-Type", b"application/json")
+    request.setHeader(b"Content-Type", kind)
     request.setHeader(b"Content-Length", b"%d" % len(body))
     return body
 

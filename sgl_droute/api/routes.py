@@ -22,6 +22,7 @@ from sgl_droute.api.access import Access
 from sgl_droute.api.configuration_api import ConfigurationAPI
 from sgl_droute.api.cors import Cors
 from sgl_droute.api.events import Events
+from sgl_droute.api.exposition import Exposition
 from sgl_droute.api.fleetwide import FleetWide
 from sgl_droute.api.inference import Inference
 from sgl_droute.api.lists import Lists
@@ -98,6 +99,7 @@ class RouterAPI:
     cors: Cors
     events: Events
     configuration: ConfigurationAPI
+    exposition: Exposition
 
     routes = Klein()
     access: ClassVar[dict[str, Access]] = {}
@@ -324,6 +326,14 @@ class RouterAPI:
     @operator("/health_workers", "GET")
     def health_workers(self, request: Request) -> bytes:
         return self.observe.health_workers(request)
+
+    @operator("/metrics", "GET")
+    async def metrics(self, request: Request) -> bytes:
+        return await self.exposition.router(request)
+
+    @operator("/engine_metrics", "GET")
+    async def engine_metrics(self, request: Request) -> bytes:
+        return await self.exposition.engines(request)
 
     @operator("/events", "GET")
     async def stream_events(self, request: Request) -> None:

@@ -100,6 +100,11 @@ class RouterSite(Site):
                 each.callback(None)
 
     @property
+    def connections(self) -> int:
+        """Open connections (count)."""
+        return len(self._clients) + len(self._beyond)
+
+    @property
     def running(self) -> int:
         """Connections with a request under way, or a tunnel (count)."""
         return sum(not channel.idle for channel in self._clients)

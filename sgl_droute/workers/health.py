@@ -54,10 +54,17 @@ class HealthMonitor(Service):
     _loop: LoopingCall = field(init=False)
     _stopped: Deferred[LoopingCall] | None = field(default=None, init=False)
     _checks: Once[int, None] = field(factory=Once, init=False)
+    _observers: list[Callable[[Worker, Probe], object]] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._loop = LoopingCall(self.check_all)
         self._loop.clock = self.clock
+
+    def watch(self, observer: Callable[[Worker, Probe], object]) -> None:
+        """
+        Have *observer* told of each check: of whom, as it was before, and how it went.
+        """
+        self._observers.append(observer)
 
     def startService(self) -> None:
         """
@@ -137,6 +144,8 @@ class HealthMonitor(Service):
             log.failure("health check of {url} broke", url=worker.url)
 
     def _note(self, worker: Worker, probe: Probe) -> None:
+        for observer in self._observers:
+            observer(worker, probe)
         before = self.pool.still(worker)
         now = self.pool.record_probe(worker, probe, threshold=self.threshold, readmit=self.readmit)
         if now is None or before is None:

@@ -141,6 +141,8 @@ def test_the_route_table_is_complete() -> None:
         "/health": get,
         "/health_generate": get,
         "/health_workers": get,
+        "/metrics": get,
+        "/engine_metrics": get,
     }
 
 
