@@ -299,6 +299,12 @@ class ConnectRefused(NotConnected):
     refused = True
 
 
+class UntrustedWorker(NotConnected):
+    """Who listens there is not proven to be the worker: it has seen nothing of the request."""
+
+    reason = "worker_untrusted"
+
+
 class ConnectTimeout(NotConnected, WorkerTimeout):
     """No connection to the worker came about in time: it has seen nothing of the request."""
 

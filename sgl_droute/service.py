@@ -31,6 +31,7 @@ from sgl_droute.api.dispatch import RouterResource
 from sgl_droute.api.door import Door
 from sgl_droute.api.drain import drain
 from sgl_droute.api.exposition import Exposition
+from sgl_droute.api.file_fields import FileFields
 from sgl_droute.api.fleetwide import FleetWide
 from sgl_droute.api.inference import Inference
 from sgl_droute.api.keyfiles import KeyFiles, KeySources
@@ -50,6 +51,7 @@ from sgl_droute.fleet.epochs import Epochs
 from sgl_droute.fleet.holdings import Holdings
 from sgl_droute.fleet.jobs import OpenJob, OpenJobs
 from sgl_droute.fleet.keyring import Keyring
+from sgl_droute.fleet.networks import Networks
 from sgl_droute.fleet.owners import Owners
 from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.refits import Refits
@@ -71,6 +73,7 @@ from sgl_droute.workers.agent import WorkerAgent
 from sgl_droute.workers.broadcast import Broadcasts
 from sgl_droute.workers.catchup import CatchUp
 from sgl_droute.workers.client import WorkerClient
+from sgl_droute.workers.connecting import Terms
 from sgl_droute.workers.deadlines import Deadlines
 from sgl_droute.workers.engine_metrics import EngineMetrics
 from sgl_droute.workers.finder import Finder
@@ -84,7 +87,9 @@ from sgl_droute.workers.outstanding import Outstanding
 from sgl_droute.workers.readiness import Readiness
 from sgl_droute.workers.recorder import open_recorder
 from sgl_droute.workers.refitting import Refitting
+from sgl_droute.workers.tls import WorkerTLS
 from sgl_droute.workers.turns import Turns
+from sgl_droute.workers.vetting import Vetting
 from sgl_droute.workers.webhooks import Webhooks, open_webhooks, read_secret
 from sgl_droute.workers.weighing import Weighing
 
@@ -114,11 +119,14 @@ class Roads:
     control: IAgent
 
     @classmethod
-    def over_tcp(cls, reactor: Any, connect_timeout: float, deadlines: Deadlines) -> Roads:
+    def over_tcp(
+        cls, reactor: Any, connect_timeout: float, deadlines: Deadlines, terms: Terms
+    ) -> Roads:
         """
         Three agents with connections of their own.
         """
-        return cls(*(WorkerAgent(reactor, connect_timeout, deadlines) for _ in range(3)))
+        agents = (WorkerAgent(reactor, connect_timeout, deadlines, terms) for _ in range(3))
+        return cls(*agents)
 
     def close(self) -> Deferred[Any]:
         """
@@ -170,7 +178,13 @@ class RouterService(MultiService):
         settings = configuration.settings
         self.following = Following(settings)
         self._deadlines = Deadlines(reactor)
-        self._roads = roads or Roads.over_tcp(reactor, settings.connect_timeout, self._deadlines)
+        self.networks = Networks(settings.add_worker_allow, settings.worker_urls)
+        self._terms = Terms(
+            self.networks, WorkerTLS.read(settings.worker_ca, settings.worker_certificate)
+        )
+        self._roads = roads or Roads.over_tcp(
+            reactor, settings.connect_timeout, self._deadlines, self._terms
+        )
         self.pool = Pool(Epochs())
         self.refits = Refits(self.pool)
         self.speeds = Speeds()
@@ -313,25 +327,46 @@ class RouterService(MultiService):
         )
         handshake_timeout = _within(_HANDSHAKE_TIMEOUT)
         handshakes = keep(
-            Handshakes(self._reactor, settings.connect_timeout, handshake_timeout(settings)),
+            Handshakes(
+                self._reactor, settings.connect_timeout, handshake_timeout(settings), self._terms
+            ),
             connect_timeout="connect_timeout",
             timeout=handshake_timeout,
         )
+        file_fields = FileFields(self._door, cooperator)
         self.tunnels = keep(
             Tunnels(
-                self.turns, admission, handshakes, carrier, self._reactor, settings.idle_timeout
+                self.turns,
+                admission,
+                handshakes,
+                carrier,
+                file_fields,
+                self._reactor,
+                settings.idle_timeout,
             ),
             idle_timeout="idle_timeout",
         )
         gate = Gate(settings.max_connections)
         self.following.call(lambda settings: gate.resize(settings.max_connections))
         return RouterAPI(
-            Inference(self.turns, admission, holdings, outstanding, carrier, self._webhooks),
+            Inference(
+                self.turns, admission, holdings, outstanding, carrier, self._webhooks, file_fields
+            ),
             Owned(pool, holdings, finder, records, carrier, gate, self._reactor.seconds),
             Lists(pool, questions, control, holdings.row),
             fleet,
             Updates(refitting, fleet, self._store.durable),
-            Management(pool, self._monitor, self._readiness, self.speeds, self._reactor),
+            Management(
+                pool,
+                self._monitor,
+                self._readiness,
+                self.speeds,
+                keep(
+                    Vetting(self.networks, self._reactor, settings.connect_timeout),
+                    timeout="connect_timeout",
+                ),
+                self._reactor,
+            ),
             Observe(pool),
             self.tunnels,
             Waiting(self.turns, rollouts),
@@ -377,6 +412,7 @@ class RouterService(MultiService):
         following.check(lambda settings: _key_sources_of(settings).read(b""))
         following.check(lambda settings: Hosts.of(settings.webhook_hosts))
         following.check(lambda settings: read_secret(settings.webhook_secret))
+        following.keep(self.networks, networks="add_worker_allow", named="worker_urls")
         following.keep(self._cors, origins="cors_origins")
         following.keep(self._door, file_fields="allow_file_fields")
         following.keep(

@@ -54,6 +54,11 @@ class Doorkeeper(Protocol):
         Note that the request of *caller* has ended; to be called once.
         """
 
+    def names_files_freely(self, request: Request) -> bool:
+        """
+        Whether *request*, which was let in, may name files on a worker.
+        """
+
 
 @contextmanager
 def entered(door: Doorkeeper, request: Request, access: Access, account: Account) -> Iterator[None]:
@@ -77,3 +82,6 @@ class OpenDoor:
 
     def leave(self, caller: object) -> None:
         """Nobody is counted."""
+
+    def names_files_freely(self, request: Request) -> bool:
+        return True

@@ -143,7 +143,7 @@ class Door:
 
     def names_files_freely(self, request: Request) -> bool:
         """
-        Whether *request*, which was let in, may name files on a worker.
+        As `sgl_droute.api.access.Doorkeeper.names_files_freely`.
         """
         return self.file_fields or caller_of(request).files
 

@@ -14,7 +14,8 @@ from attrs import frozen
 from twisted.internet.task import Cooperator, TaskFinished
 from twisted.web.server import Request
 
-from sgl_droute.api.door import Door, caller_of
+from sgl_droute.api.access import Doorkeeper
+from sgl_droute.api.door import caller_of
 from sgl_droute.api.form_scanning import boundary_of, multipart_steps, urlencoded_steps
 from sgl_droute.api.forwarded import spooled_body
 from sgl_droute.api.msgpack_scanning import msgpack_steps
@@ -61,7 +62,7 @@ class FileFields:
         cooperator: Reads large bodies in steps.
     """
 
-    door: Door
+    door: Doorkeeper
     cooperator: Cooperator
 
     async def check(self, request: Request) -> None:

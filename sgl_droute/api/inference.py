@@ -14,6 +14,7 @@ from twisted.web.server import Request
 from sgl_droute.api.account import account_of
 from sgl_droute.api.admission import Admission, named
 from sgl_droute.api.carrier import Carrier
+from sgl_droute.api.file_fields import FileFields
 from sgl_droute.api.stamps import stamps_of
 from sgl_droute.fleet.capabilities import ANYTHING, Want
 from sgl_droute.fleet.excerpt import inference_time
@@ -39,6 +40,7 @@ class Inference:
         outstanding: Told of the requests that wait for an answer.
         carrier: Carries requests and answers.
         webhooks: Calls who wants to be called when a job ends.
+        file_fields: Keeps them from naming files on workers.
     """
 
     turns: Turns
@@ -47,6 +49,7 @@ class Inference:
     outstanding: Outstanding
     carrier: Carrier
     webhooks: Webhooks
+    file_fields: FileFields
     _parking: Parking = field(factory=Parking, init=False)
 
     async def forward(
@@ -66,12 +69,14 @@ class Inference:
             makes: The kind of thing whose id the answer tells.
 
         Raises:
+            Forbidden: It names a file on a worker, which its key may not.
             NoWorker: Nobody can take the request now.
             BadRequest: No worker is able to serve it, or a header makes no sense.
             NotFound: It names a model that nobody serves, and that matters.
             Refused: It was not let in line, or taken out of it.
             WorkerFailed: The worker gave no usable answer, or its answer was cut.
         """
+        await self.file_fields.check(request)
         hook = self.webhooks.wanted(request) if makes in JOBS else None
         job = await self.admission.job(request, want)
         path = target or request.uri

@@ -25,6 +25,7 @@ from sgl_droute.fleet.urls import normalise_worker_url
 from sgl_droute.fleet.worker import Worker, quarantined, tried_again
 from sgl_droute.workers.health import HealthMonitor
 from sgl_droute.workers.readiness import Readiness
+from sgl_droute.workers.vetting import Vetting
 
 log = Logger()
 
@@ -48,6 +49,7 @@ class Management:
         monitor: Asked to check a worker at once when it is registered or recovered.
         readiness: Asked to look after a changed worker.
         speeds: What was learned of workers.
+        vetting: Knows which workers may be registered.
         clock: Provides the time.
     """
 
@@ -55,6 +57,7 @@ class Management:
     monitor: HealthMonitor
     readiness: Readiness
     speeds: Speeds
+    vetting: Vetting
     clock: IReactorTime
 
     def __attrs_post_init__(self) -> None:
@@ -62,11 +65,15 @@ class Management:
 
     # The early API: workers named by URL, answers that list URLs.
 
-    def add_worker(self, request: Request) -> bytes:
+    async def add_worker(self, request: Request) -> bytes:
         """
         Register the worker that the request names; a new or quarantined one is checked at once.
+
+        Raises:
+            BadRequest: It names none, or one that is never a worker.
+            Forbidden: It is not where workers may be.
         """
-        self._register(_named_url(request))
+        await self._register(_named_url(request))
         return self._worker_urls(request)
 
     def remove_worker(self, request: Request) -> bytes:
@@ -78,11 +85,11 @@ class Management:
 
     # The REST API: workers as objects.
 
-    def create(self, request: Request) -> bytes:
+    async def create(self, request: Request) -> bytes:
         """
         As `add_worker`, answering with the worker.
         """
-        worker = self._register(_named_url(request))
+        worker = await self._register(_named_url(request))
         return reply(request, {"status": "success", "worker": self._shown(worker)})
 
     def workers(self, request: Request) -> bytes:
@@ -145,7 +152,9 @@ class Management:
     def _shown(self, worker: Worker) -> dict[str, Any]:
         return shown(worker, self.speeds.shown(worker))
 
-    def _register(self, url: str) -> Worker:
+    async def _register(self, named: str) -> Worker:
+        url = normalise_worker_url(named)
+        await self.vetting.check(url)
         known = len(self.pool)
         worker = self.pool.add(url)
         if len(self.pool) > known:

@@ -278,16 +278,16 @@ class RouterAPI:
     # The workers.
 
     @operator("/add_worker", "POST")
-    def add_worker(self, request: Request) -> bytes:
-        return self.management.add_worker(request)
+    async def add_worker(self, request: Request) -> bytes:
+        return await self.management.add_worker(request)
 
     @operator("/remove_worker", "POST")
     def remove_worker(self, request: Request) -> bytes:
         return self.management.remove_worker(request)
 
     @operator("/workers", "POST")
-    def create_worker(self, request: Request) -> bytes:
-        return self.management.create(request)
+    async def create_worker(self, request: Request) -> bytes:
+        return await self.management.create(request)
 
     @operator("/workers", "GET")
     def workers(self, request: Request) -> bytes:

@@ -18,6 +18,7 @@ from twisted.web.server import Request
 from sgl_droute.api.account import account_of
 from sgl_droute.api.admission import Admission, named
 from sgl_droute.api.carrier import Carrier
+from sgl_droute.api.file_fields import FileFields
 from sgl_droute.api.forwarded import client_headers, worker_headers
 from sgl_droute.api.stamps import Stamps, stamps_of
 from sgl_droute.errors import BadRequest, NoTunnel, WorkerFailed
@@ -54,6 +55,7 @@ class Tunnels:
         admission: Makes jobs of them.
         handshakes: Sends handshakes to workers.
         carrier: Carries answers that open no tunnel.
+        file_fields: Keeps out those who may not name files on workers.
         clock: Provides the time.
         idle_timeout: Seconds after which a peer is cut that takes no byte while some wait for it.
     """
@@ -62,6 +64,7 @@ class Tunnels:
     admission: Admission
     handshakes: Handshakes
     carrier: Carrier
+    file_fields: FileFields
     clock: IReactorTime
     idle_timeout: float
     _open: set[Tunnel] = field(factory=set, init=False)
@@ -76,6 +79,7 @@ class Tunnels:
 
         Raises:
             BadRequest: The handshake has a body, or no worker is able to serve it.
+            Forbidden: A WebSocket may name files on a worker, and its key may not.
             NoTunnel: The request came through the channel of another program's site.
             NoWorker: Nobody can take it now.
             WorkerFailed: The worker gave no usable answer, or its answer was cut.
@@ -84,7 +88,7 @@ class Tunnels:
         channel: Any = request.channel
         # Who was refused a WebSocket waits for the connection to be closed, as servers of them do.
         channel.end()
-
+        self.file_fields.check_tunnel(request)
         account = account_of(request)
 
         async def attempt(turn: Turn) -> Tunnel | None:

@@ -21,6 +21,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from sgl_droute.fleet.networks import Networks
 from sgl_droute.fleet.pool import Pool
 
 log = Logger()
@@ -40,11 +41,13 @@ class SimulatedFleet(Service):
         reactor: Starts processes.
         count: How many.
         pool: Where they are registered.
+        networks: Told that these are no strangers.
     """
 
     reactor: Any
     count: int
     pool: Pool
+    networks: Networks
     _children: list[_Child] = field(factory=list, init=False)
 
     def startService(self) -> None:
@@ -61,6 +64,7 @@ class SimulatedFleet(Service):
                     childFDs={0: "w", 1: "r", 2: "r", _SOCKET: listening.fileno()},
                 )
             self._children.append(child)
+            self.networks.trust(url)
             self.pool.add(url, lasting=False)
             log.info("simulated worker {url} started", url=url)
 

@@ -1,8 +1,8 @@
 """
 Opening a TCP or TLS connection to a worker.
 
-It knows names and addresses and refuses blocked ones; HTTP is the business of
-`sgl_droute.workers.agent`.
+It knows names and addresses and refuses those that may not be; whose certificates count is known
+to `sgl_droute.workers.tls`, HTTP to `sgl_droute.workers.agent`.
 """
 
 from __future__ import annotations
@@ -24,20 +24,25 @@ from twisted.internet.error import TimeoutError as ConnectingTimedOut
 from twisted.internet.interfaces import (
     IAddress,
     IHostResolution,
+    IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
     IResolutionReceiver,
     IStreamClientEndpoint,
 )
-from twisted.internet.ssl import optionsForClientTLS
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from sgl_droute.fleet.networks import ANYWHERE, Networks
 from sgl_droute.fleet.urls import is_blocked_address
 
 
 class BlockedAddress(Exception):
     """A worker's name resolves to an address that is never a worker."""
+
+
+class OutsideNetworks(Exception):
+    """A worker has no address that it may have."""
 
 
 @implementer(IResolutionReceiver)
@@ -74,26 +79,28 @@ class WorkerEndpoint:
         reactor: Provides TCP, time and a name resolver.
         url: Base URL of the worker, normalised.
         timeout: Seconds for all addresses together.
+        networks: Where workers may be.
+        tls: Makes the TLS connection, of an ``https`` URL.
     """
 
     reactor: Any
     url: str
     timeout: float
+    networks: Networks = ANYWHERE
+    tls: IOpenSSLClientConnectionCreator | None = None
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
-        parts = urlsplit(self.url)
-        host = parts.hostname or ""
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        host, port = host_and_port(self.url)
         deadline = self.reactor.seconds() + self.timeout
-        hosts = await self._addresses(host, port)
+        hosts = self._permitted(host, await addresses_of(self.reactor, host, port, self.timeout))
         for position, address in enumerate(hosts):
             left = max(0.001, deadline - self.reactor.seconds())
             endpoint = self._endpoint(address, port, left / (len(hosts) - position))
-            if parts.scheme == "https":
-                endpoint = wrapClientTLS(optionsForClientTLS(host), endpoint)
+            if self.tls is not None:
+                endpoint = wrapClientTLS(self.tls, endpoint)
             try:
                 return await endpoint.connect(factory)
             except (CancelledError, ConnectingCancelledError) as problem:
@@ -108,25 +115,53 @@ class WorkerEndpoint:
         kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
         return kind(self.reactor, address, port, timeout=timeout)
 
-    async def _addresses(self, host: str, port: int) -> list[str]:
+    def _permitted(self, host: str, hosts: list[str]) -> list[str]:
         """
-        The addresses of *host*; those of a name that is no address are checked again, since the
-        check at registration saw the name only.
+        Those of *hosts* that may be connected to: the check at registration may have seen another
+        address of that name, or other networks.
         """
-        try:
-            ipaddress.ip_address(host)
-        except ValueError:
-            pass
-        else:
-            return [host]
-        resolved = _Resolved()
-        self.reactor.nameResolver.resolveHostName(resolved, host, port)
-        resolved.done.addTimeout(self.timeout, self.reactor, onTimeoutCancel=connecting_timed_out)
-        hosts = await resolved.done
-        for found in hosts:
-            if is_blocked_address(ipaddress.ip_address(found.partition("%")[0])):
-                raise BlockedAddress(f"{host} resolves to {found}, which is blocked")
-        return hosts
+        permitted = self.networks.among(self.url, hosts)
+        if hosts and not permitted:
+            found = "" if hosts == [host] else f" resolves to {', '.join(hosts)}, which"
+            raise OutsideNetworks(f"{host}{found} is in none of --add-worker-allow")
+        return permitted
+
+
+def host_and_port(url: str) -> tuple[str, int]:
+    """
+    Where the base URL of a worker leads; an IPv6 address without its brackets.
+    """
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+async def addresses_of(reactor: Any, host: str, port: int, timeout: float) -> list[str]:
+    """
+    The addresses of *host*, which may be one itself. Those of a name are checked once more, since
+    the check at registration saw the name only.
+
+    Args:
+        reactor: Provides time and a name resolver.
+        timeout: Seconds.
+
+    Raises:
+        BlockedAddress: One of them is never a worker.
+        TimeoutError: It took longer.
+    """
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    else:
+        return [host]
+    resolved = _Resolved()
+    reactor.nameResolver.resolveHostName(resolved, host, port)
+    resolved.done.addTimeout(timeout, reactor, onTimeoutCancel=connecting_timed_out)
+    hosts = await resolved.done
+    for found in hosts:
+        if is_blocked_address(ipaddress.ip_address(found.partition("%")[0])):
+            raise BlockedAddress(f"{host} resolves to {found}, which is blocked")
+    return hosts
 
 
 def connecting_timed_out(_: object, seconds: float) -> Failure:

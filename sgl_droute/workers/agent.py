@@ -16,7 +16,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from sgl_droute.errors import BadRequest
-from sgl_droute.workers.connecting import connected
+from sgl_droute.workers.connecting import Terms, connected
 from sgl_droute.workers.connection import WorkerConnection
 from sgl_droute.workers.deadlines import Deadlines
 from sgl_droute.workers.idle import IdleConnections
@@ -45,11 +45,13 @@ class WorkerAgent:
         reactor: Provides TCP, time and a name resolver.
         connect_timeout: Seconds to open a connection, the TLS handshake included.
         deadlines: Closes idle connections; its own if None.
+        terms: On which terms it connects.
     """
 
     reactor: Any
     connect_timeout: float
     deadlines: Deadlines | None = None
+    terms: Terms = field(factory=Terms)
     _own: Deadlines | None = field(default=None, init=False)
     _idle: IdleConnections = field(init=False)
 
@@ -102,5 +104,6 @@ class WorkerAgent:
             base.decode("ascii"),
             self.connect_timeout,
             lambda: WorkerConnection(base, self._idle.keep, self._idle.drop),
+            self.terms,
         )
         return await connection.send(request)

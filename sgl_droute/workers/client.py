@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from sgl_droute.errors import AnswerCut, Disconnected, RouterError, WorkerFailed, WorkerTimeout
 from sgl_droute.workers.deadlines import Deadlines
+from sgl_droute.workers.tls import reason_of
 
 
 class _SomeURL(EncodedURL):
@@ -249,7 +250,7 @@ def cut_answer(worker: str, size: int, reason: Failure) -> AnswerCut:
     """
     The error for an answer of which only *size* body bytes came.
     """
-    why = str(_cause(reason.value)).rstrip(".")
+    why = reason_of(_cause(reason.value))
     return AnswerCut(worker, f"answer cut after {size} bytes: {why}")
 
 
@@ -282,7 +283,7 @@ def _translated(worker: str, problem: Exception) -> Exception:
         return cause
     if isinstance(cause, _NOT_HTTP):
         return WorkerFailed(worker, "the answer is not HTTP")
-    return Disconnected(worker, str(cause).rstrip(".") or type(cause).__name__)
+    return Disconnected(worker, reason_of(cause) or type(cause).__name__)
 
 
 def _cause(problem: BaseException | None) -> BaseException | None:

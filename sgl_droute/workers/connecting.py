@@ -10,6 +10,8 @@ import errno
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+from attrs import field, frozen
+from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError
 from twisted.internet.error import ConnectionRefusedError as NobodyListens
@@ -19,8 +21,16 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from sgl_droute.errors import ConnectRefused, ConnectTimeout, NoSockets, NotConnected
-from sgl_droute.workers.addresses import WorkerEndpoint, connecting_timed_out
+from sgl_droute.errors import (
+    ConnectRefused,
+    ConnectTimeout,
+    NoSockets,
+    NotConnected,
+    RouterError,
+)
+from sgl_droute.fleet.networks import Networks
+from sgl_droute.workers.addresses import WorkerEndpoint, connecting_timed_out, host_and_port
+from sgl_droute.workers.tls import WorkerTLS
 
 # Failures to connect that are this machine's own, and say nothing of the worker.
 _OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
@@ -28,7 +38,23 @@ _OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDR
 _P = TypeVar("_P", bound=Protocol)
 
 
-async def connected(reactor: Any, worker: str, timeout: float, make: Callable[[], _P]) -> _P:
+@frozen(eq=False)
+class Terms:
+    """
+    On which terms workers are connected to.
+
+    Attributes:
+        networks: Where they may be.
+        tls: Whose certificates count.
+    """
+
+    networks: Networks = field(factory=Networks)
+    tls: WorkerTLS = field(factory=WorkerTLS)
+
+
+async def connected(
+    reactor: Any, worker: str, timeout: float, make: Callable[[], _P], terms: Terms
+) -> _P:
     """
     What *make* makes, connected to *worker* and ready to write. To cancel this ends the attempt.
 
@@ -40,12 +66,13 @@ async def connected(reactor: Any, worker: str, timeout: float, make: Callable[[]
     Raises:
         ConnectTimeout: It took longer.
         ConnectRefused: Nobody listens there.
+        UntrustedWorker: Who listens there is not proven to be the worker.
         NotConnected: It did not come about for another reason.
         NoSockets: This machine is out of files or ports.
     """
     try:
-        return await _connected(reactor, worker, timeout, make)
-    except CancelledError:
+        return await _connected(reactor, worker, timeout, make, terms)
+    except (CancelledError, RouterError):
         raise
     except ConnectingTimedOut as problem:
         raise ConnectTimeout(worker, f"no connection within {timeout:g} s") from problem
@@ -57,15 +84,22 @@ async def connected(reactor: Any, worker: str, timeout: float, make: Callable[[]
         raise failure(worker, str(problem).rstrip(".")) from problem
 
 
-async def _connected(reactor: Any, worker: str, timeout: float, make: Callable[[], _P]) -> _P:
-    deadline = reactor.seconds() + timeout
-    endpoint = WorkerEndpoint(reactor, worker, timeout)
+async def _connected(
+    reactor: Any, worker: str, timeout: float, make: Callable[[], _P], terms: Terms
+) -> _P:
     if not worker.startswith("https:"):
+        endpoint = WorkerEndpoint(reactor, worker, timeout, terms.networks)
         return cast(_P, await endpoint.connect(_quiet(make)))
+    deadline = reactor.seconds() + timeout
+    tls = terms.tls.connection_to(host_and_port(worker)[0])
+    endpoint = WorkerEndpoint(reactor, worker, timeout, terms.networks, tls)
     securing = cast(_Securing, await endpoint.connect(_quiet(_Securing)))
     left = max(0.001, deadline - reactor.seconds())
     secured = securing.secured
-    await secured.addTimeout(left, reactor, onTimeoutCancel=connecting_timed_out)
+    try:
+        await secured.addTimeout(left, reactor, onTimeoutCancel=connecting_timed_out)
+    except SSL.Error as problem:
+        raise tls.failed(worker, problem) from problem
     protocol = make()
     securing.hand_over(protocol)
     return protocol

@@ -24,6 +24,7 @@ from sgl_droute.workers.answer import AnswerHead, AnswerReader, BadAnswer
 from sgl_droute.workers.outlet import Outlet
 from sgl_droute.workers.request import WorkerRequest
 from sgl_droute.workers.response import WorkerResponse
+from sgl_droute.workers.tls import reason_of
 from sgl_droute.workers.upload import Upload
 
 _PEEK = int(MSG_PEEK | MSG_DONTWAIT)
@@ -191,7 +192,7 @@ class WorkerConnection(Protocol):
             end = PotentialDataLoss() if whole else ResponseFailed([reason])
             response.ended(Failure(end))
         elif answered is not None:
-            answered.errback(Disconnected(self._worker, str(reason.value).rstrip(".")))
+            answered.errback(Disconnected(self._worker, reason_of(reason.value)))
 
     # The answer.
 

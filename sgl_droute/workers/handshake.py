@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from sgl_droute.errors import WorkerTimeout
 from sgl_droute.workers.client import Call
-from sgl_droute.workers.connecting import connected
+from sgl_droute.workers.connecting import Terms, connected
 from sgl_droute.workers.connection import WorkerConnection
 from sgl_droute.workers.request import WorkerRequest
 
@@ -32,11 +32,13 @@ class Handshakes:
         reactor: Provides TCP, time and a name resolver.
         connect_timeout: Seconds to open a connection, the TLS handshake included.
         timeout: Seconds that a worker may take to answer.
+        terms: On which terms it connects.
     """
 
     reactor: Any
     connect_timeout: float
     timeout: float
+    terms: Terms = field(factory=Terms)
 
     async def send(self, call: Call) -> Handshake:
         """
@@ -51,7 +53,7 @@ class Handshakes:
         base = call.worker.encode("ascii")
         request = _upgrading(base, call)
         handshake = await connected(
-            self.reactor, call.worker, self.connect_timeout, lambda: Handshake(base)
+            self.reactor, call.worker, self.connect_timeout, lambda: Handshake(base), self.terms
         )
 
         def too_late(_: object, seconds: float) -> Failure:
