@@ -167,12 +167,12 @@ def parse_networks(text: str) -> tuple[str, ...]:
 
 def parse_origins(text: str) -> tuple[str, ...]:
     """
-    The web origins in *text*, as `parse_words`; ``*`` is any.
+    The web origins in *text*, as `parse_words`, in lower case; ``*`` is any.
 
     Raises:
         ValueError: One of them is none.
     """
-    words = parse_words(text)
+    words = parse_words(text.lower())
     for word in words:
         if word != "*" and not _ORIGIN.fullmatch(word):
             raise ValueError(f"{word!r} is not an origin such as https://studio.example.com")

@@ -50,7 +50,9 @@ def client_headers(request: Request, answer: Headers, worker: str) -> Headers:
     out = to_client(answer, worker=worker.encode("ascii"), client_base=client_base)
     out.setRawHeaders(b"X-Request-Id", [request_id(request)])
     for name, value in stamps(request).items():
-        out.setRawHeaders(name, [*out.getRawHeaders(name, []), value])
+        said = out.getRawHeaders(name, [])
+        if value not in said:
+            out.setRawHeaders(name, [*said, value])
     return out
 
 

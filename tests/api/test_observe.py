@@ -172,15 +172,3 @@ def test_head(path: str) -> None:
     answer = router.ask("HEAD", path)
     assert answer.status == 200
     assert answer.body == b""
-
-
-@pytest.mark.parametrize("path", ["/v1/images/generations", "/v1/videos/x", "/rollout/generate"])
-def test_preflights(path: str) -> None:
-    """
-    What pages of other origins may do is for the workers to say.
-    """
-    router = MemoryRouter("a")
-    headers = {"Origin": "http://page", "Access-Control-Request-Method": "POST"}
-    answer = router.ask("OPTIONS", path, headers=headers)
-    assert router.workers["a"].engine.journal.received[-1].method == "OPTIONS"
-    assert answer.headers.getRawHeaders("access-control-allow-origin") is not None
