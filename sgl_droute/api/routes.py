@@ -61,16 +61,32 @@ class _AnyPath(PathConverter):
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
+def _answer_options(routes: Klein, declared: dict[str, Access], path: str, methods: str) -> None:
+    endpoint = f"OPTIONS {path}"
+    routes.route(path, methods=["OPTIONS"], endpoint=endpoint)(_options(methods))
+    declared[endpoint] = Access.OPEN
+
+
+def _options(methods: str) -> Callable[..., bytes]:
+    def options(self: RouterAPI, request: Request, **named: str) -> bytes:
+        return self.cors.answer(request, methods)
+
+    return options
+
+
 def declaring(
     routes: Klein, declared: dict[str, Access], access: Access
 ) -> Callable[..., Callable[[Handler], Handler]]:
     """
     A decorator for handlers: ``@...(path, *methods)`` makes a route of *routes* that needs
-    *access*, which *declared* has by the name of the handler.
+    *access*, which *declared* has by the name of the handler. Without methods it takes any but
+    ``OPTIONS``, which is answered.
     """
 
     def at(path: str, *methods: str) -> Callable[[Handler], Handler]:
         def declare(handler: Handler) -> Handler:
+            if not methods:  # of routes that take a method the first one gets it
+                _answer_options(routes, declared, path, ", ".join(sorted(_ANY_METHOD)))
             declared[handler.__name__] = access
             taken: dict[str, Any] = {"methods": methods} if methods else {}
             routes.route(path, **taken)(handler)
@@ -354,10 +370,6 @@ class RouterAPI:
         else:
             await self.inference.forward(request)
 
-    @everyone(_ANYTHING, "OPTIONS")
-    def options(self, request: Request, path: str) -> bytes:
-        return self.cors.answer(request, ", ".join(sorted(_ANY_METHOD)))
-
     async def _record_or_list(self, request: Request, kind: str, collection: str) -> bytes | None:
         named = parameter(request, f"{kind}_id", "id", "job_id")
         if named is None:
@@ -381,17 +393,11 @@ def _answer_other_methods(api: type[RouterAPI]) -> None:
         needed[rule.rule] = min(access, needed.get(rule.rule, access))
     for path, methods in allowed.items():
         listed = ", ".join(sorted(methods | {"OPTIONS"}))
-        answered, refused = f"OPTIONS {path}", f"405 {path}"
-        api.routes.route(path, methods=["OPTIONS"], endpoint=answered)(_options(listed))
+        if "OPTIONS" not in methods:
+            _answer_options(api.routes, api.access, path, listed)
+        refused = f"405 {path}"
         api.routes.route(path, endpoint=refused)(_not_allowed(listed))
-        api.access.update({answered: Access.OPEN, refused: needed[path]})
-
-
-def _options(methods: str) -> Callable[..., bytes]:
-    def options(self: RouterAPI, request: Request, **named: str) -> bytes:
-        return self.cors.answer(request, methods)
-
-    return options
+        api.access[refused] = needed[path]
 
 
 def _not_allowed(allow: str) -> Callable[..., NoReturn]:

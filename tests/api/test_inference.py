@@ -42,7 +42,7 @@ def test_short_names(path: str, target: str) -> None:
     assert received(router, "a") == [("POST", target)]
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"])
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "QUERY"])
 def test_everything_else_goes_to_a_worker(method: str) -> None:
     """
     Any method and path that is not the router's own reaches a worker as it is.

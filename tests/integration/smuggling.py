@@ -149,12 +149,14 @@ DISGUISED_LENGTHS = (
 )  # fmt: skip
 
 BODIES = (
-    *(Case(f"cl.0: {method}", _with_body(f"{method} /a".encode()), (200, 200), "RFC 9110 9: framing is not the method's", (f"{method} /a", "GET /b")) for method in ("GET", "DELETE", "OPTIONS", "PUT", "PATCH", "TRACE", "PROPFIND")),
-    *(Case(f"te.0: {method}", _with_chunk(f"{method} /a".encode()), (200, 200), "RFC 9110 9: framing is not the method's", (f"{method} /a", "GET /b")) for method in ("GET", "DELETE", "OPTIONS", "TRACE")),
+    *(Case(f"cl.0: {method}", _with_body(f"{method} /a".encode()), (200, 200), "RFC 9110 9: framing is not the method's", (f"{method} /a", "GET /b")) for method in ("GET", "DELETE", "PUT", "PATCH", "TRACE", "PROPFIND")),
+    *(Case(f"te.0: {method}", _with_chunk(f"{method} /a".encode()), (200, 200), "RFC 9110 9: framing is not the method's", (f"{method} /a", "GET /b")) for method in ("GET", "DELETE", "TRACE")),
     Case("cl.0: route of the router", _with_body(b"GET /liveness"), (200, 200), "its body is read", ("GET /b",)),
     Case("te.0: route of the router", _with_chunk(b"GET /liveness"), (200, 200), "its body is read", ("GET /b",)),
     Case("cl.0: other method", _with_body(b"POST /list_workers"), (405, 200), "its body is read", ("GET /b",)),
     Case("te.0: other method", _with_chunk(b"POST /list_workers"), (405, 200), "its body is read", ("GET /b",)),
+    Case("cl.0: OPTIONS", _with_body(b"OPTIONS /a"), (204, 200), "its body is read", ("GET /b",)),
+    Case("te.0: OPTIONS", _with_chunk(b"OPTIONS /a"), (204, 200), "its body is read", ("GET /b",)),
     Case("cl.0: asterisk", _with_body(b"OPTIONS *"), (204, 200), "its body is read", ("GET /b",)),
     Case("te.0: asterisk", _with_chunk(b"OPTIONS *"), (204, 200), "its body is read", ("GET /b",)),
     Case("cl.0: connect", _with_body(b"CONNECT h:1"), (405,), "nothing behind a refused one is read"),
