@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import msgpack  # type: ignore[import-untyped]
 import pytest
 from attrs import evolve
+from twisted.internet.interfaces import IDelayedCall
 
 from sgl_droute.simulator.settings import SimulatorSettings
 from tests.keys import bearing, key_file
@@ -181,7 +182,7 @@ def test_without_keys_for_generations(admin: bool, tmp_path: Path) -> None:
     """
     Where generations need no key, whoever may generate may name files.
     """
-    options = {"admin_keys": key_file(tmp_path / "admin", "root")} if admin else {}
+    options: dict[str, Any] = {"admin_keys": key_file(tmp_path / "admin", "root")} if admin else {}
     router = MemoryRouter("w", simulator=SimulatorSettings(model="cosmos3", speed=50.0), **options)
     router.service.startService()
     router.settle()
@@ -196,12 +197,17 @@ def at_turn(router: MemoryRouter, number: int, do: Callable[[], object]) -> list
     turns: list[int] = []
     later = router.clock.callLater
 
-    def call_later(delay: float, call: Callable[..., Any], *args: object, **named: object) -> Any:
+    def call_later(
+        delay: float,
+        callable: Callable[..., object],  # noqa: A002
+        *args: object,
+        **kw: object,
+    ) -> IDelayedCall:
         if delay == 0:
             turns.append(len(turns))
             if len(turns) == number:
                 later(0, do)
-        return later(delay, call, *args, **named)
+        return later(delay, callable, *args, **kw)
 
     router.clock.callLater = call_later  # type: ignore[method-assign]
     return turns

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -26,7 +27,7 @@ async def test_files_on_workers(tmp_path: Path) -> None:
     A key for generations may not name files, in JSON or beside an upload that is spooled to disk;
     what it may ask for is made.
     """
-    keys = {"api_keys": key_file(tmp_path / "api", "web", "trusted files=yes")}
+    keys: dict[str, Any] = {"api_keys": key_file(tmp_path / "api", "web", "trusted files=yes")}
     async with running_fleet("cosmos3", **keys) as fleet:
         [station] = fleet.stations
         upload = {"input_reference": ("a.png", "image/png", BytesIO(b"x" * 2_000_000))}
@@ -58,7 +59,7 @@ async def test_websockets(tmp_path: Path) -> None:
     A WebSocket may name files on a worker: a key that may not gets 403, and its worker no
     handshake; one with ``files=yes`` gets its WebSocket.
     """
-    keys = {"api_keys": key_file(tmp_path / "api", "web", "trusted files=yes")}
+    keys: dict[str, Any] = {"api_keys": key_file(tmp_path / "api", "web", "trusted files=yes")}
     async with websocket_worker() as worker, running_router(worker.url, **keys) as router:
         with pytest.raises(InvalidStatus) as refused:
             await with_websocket(router.port, ROUTE, echoed, additional_headers=bearing("web"))
