@@ -97,6 +97,17 @@ async def test_a_worker_that_is_trusted(tmp_path: Path) -> None:
         await router.at_rest()
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_worker_with_a_certificate_of_its_own(identity: Path) -> None:
+    """
+    A self-signed certificate is trusted if it is given itself.
+    """
+    async with served(server_context(identity), worker_ca=str(identity)) as (router, _):
+        answer, *_, talked = await on_every_road(router)
+        assert answer.status == 200
+        assert talked == "hello"
+
+
 UNTRUSTED: dict[str, tuple[Callable[[Authority], Path], str]] = {
     "another authority": (
         lambda authority: Authority(authority.folder, "other").issued(HOST),
