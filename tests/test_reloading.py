@@ -96,6 +96,11 @@ FOLLOWED: dict[str, tuple[str, Callable[[Any], Any], Any]] = {
     "allow_file_fields": ("true", lambda router: router._door.file_fields, True),
     "api_keys": ("'keys'", lambda router: router._door.keyring.inference, True),
     "admin_keys": ("'keys'", lambda router: router._door.keyring.management, True),
+    "add_worker_allow": (
+        "['10.0.0.0/8']",
+        lambda router: router.networks.limit("http://unnamed:1"),
+        True,
+    ),
     "cors_origins": ("['https://a']", lambda router: router._cors.origins, ("https://a",)),
     "webhook_hosts": (
         "['a.example']",
