@@ -87,15 +87,26 @@ def prospects(scheduler: Scheduler, now: float, most: int) -> Iterator[Prospect]
     """
     The first *most* jobs in line, in the order in which they will be served.
     """
+    planned = islice(_planned(scheduler, now), most)
+    for position, (job, tier, start, end) in enumerate(planned, 1):
+        yield Prospect(job, position, start, end, _why(scheduler, job, tier))
+
+
+def _planned(
+    scheduler: Scheduler, now: float
+) -> Iterator[tuple[Job, Tier | None, float | None, float | None]]:
+    """
+    The jobs in line with the workers they may go to, and their predicted start and end.
+    """
     plan = _Plan(scheduler, now)
     tiers: dict[Key, Tier | None] = {}
-    for position, job in enumerate(islice(scheduler.line.in_order(), most), 1):
+    for job in scheduler.line.in_order():
         key = job.want, job.without
         if key not in tiers:
             tiers[key] = scheduler.floor.tier(*key)
         tier = tiers[key]
         start, end = (None, None) if tier is None else plan.place(job, tier)
-        yield Prospect(job, position, start, end, _why(scheduler, job, tier))
+        yield job, tier, start, end
 
 
 def running(
@@ -125,9 +136,16 @@ def batch_end(scheduler: Scheduler, batch: str, now: float) -> float | None:
         if each.job.batch == batch and end is not None
     )
     ends = list(at_workers)
-    if scheduler.line.of_batch(batch):
-        in_line = prospects(scheduler, now, len(scheduler.line))
-        ends += [each.end for each in in_line if each.job.batch == batch and each.end is not None]
+    left = len(scheduler.line.of_batch(batch))
+    planned = _planned(scheduler, now) if left else iter(())
+    for job, _, _, end in planned:
+        if job.batch != batch:
+            continue
+        if end is not None:
+            ends.append(end)
+        left -= 1
+        if not left:
+            break
     return max(ends, default=None)
 
 
@@ -141,7 +159,7 @@ def _why(scheduler: Scheduler, job: Job, tier: Tier | None) -> str:
     if tier is None:
         return "no worker can take it now"
     if not tier.has_room(job.without):
-        able = sum(url not in job.without for url in tier.urls)
+        able = len(tier.urls) - sum(url in tier.urls for url in job.without)
         return f"all of {able} workers that can take it are busy"
     if scheduler.floor.awaits(job.want, job.without):
         return "others that can take it are being updated"

@@ -175,6 +175,13 @@ class Line:
         """
         return self._seconds
 
+    def seconds_by_key(self) -> list[tuple[Key, float]]:
+        """
+        As `seconds`, of those of each key, also of those that `rest`.
+        """
+        levels = self._levels.items()
+        return [(key, sum(level.seconds for level in each.values())) for key, each in levels]
+
     def seconds_ahead(self, job: Job) -> float:
         """
         As `seconds`, of the jobs that *job*, new in line, would have before it: those that want the

@@ -160,17 +160,6 @@ class Placement:
         """
         return sum(len(self.stations[url].lanes) for url in tier.urls)
 
-    def drained(self, waiting: float, now: float) -> float:
-        """
-        Seconds until all is done that workers have, and *waiting* seconds of work besides.
-        """
-        eligible = [each for each in self.stations.values() if each.worker.eligible]
-        # In an update of the whole fleet nobody works, and all will again.
-        in_rotation = (each for each in self.stations.values() if each.worker.in_rotation)
-        stations = eligible or list(in_rotation)
-        backlog = sum(max(0.0, station.free - now) for station in stations)
-        return (backlog + waiting) / max(1, sum(len(station.lanes) for station in stations))
-
     def placed(self, job: Job, station: Station) -> None:
         """
         Take note of where *job* went.
@@ -211,8 +200,13 @@ class Placement:
             del self._groups[job.group or ""]  # it takes no work: another may take its place
             return None
         home = self.stations[url]
-        least = min(self.stations[other].count for other in tier.urls)
-        return home if home.room and home.count - least <= self.group_margin else None
+        if not home.room:
+            return None
+        ahead = home.count - self.group_margin
+        # The least loaded has 0 at least: most often nobody has to be looked at.
+        if ahead <= 0 or all(self.stations[other].count >= ahead for other in tier.urls):
+            return home
+        return None
 
     def _asked(self, job: Job, now: float) -> Asked:
         return Asked(now, lambda model: self.speeds.work(model, job.kind, job.demand))

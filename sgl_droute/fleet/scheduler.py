@@ -19,6 +19,7 @@ from sgl_droute.fleet.alarms import Alarms
 from sgl_droute.fleet.capabilities import ANYTHING
 from sgl_droute.fleet.decisions import Bound, Candidate, Decision, Dropped, Event
 from sgl_droute.fleet.desk import Tier
+from sgl_droute.fleet.drain import Drain
 from sgl_droute.fleet.floor import Floor
 from sgl_droute.fleet.job import Job
 from sgl_droute.fleet.line import Key, Line
@@ -73,6 +74,7 @@ class Scheduler:
     _placement: Placement = field(init=False)
     _alarms: Alarms = field(factory=Alarms, init=False)
     _patience: Patience = field(init=False)
+    _drain: Drain = field(init=False)
     _things: dict[Thing, Running] = field(factory=dict, init=False)
     _open: int = field(default=0, init=False)
     _numbers: Iterator[int] = field(factory=lambda: count(1), init=False)
@@ -84,6 +86,7 @@ class Scheduler:
         self._patience = Patience(self.line)
         self.floor = Floor(self.pool, self.speeds, self.rules, self._alarms)
         self._placement = self.floor.placement
+        self._drain = Drain(self.line, self.floor)
 
     def watch(self, observer: Callable[[Event], object]) -> None:
         """
@@ -325,8 +328,7 @@ class Scheduler:
         # Those who wait may wait for others than this job does.
         if job.id in self.line and len(self.line) > rules.queue_size:
             self.line.remove(job.id)
-            drained = self._placement.drained(self.line.seconds(), now)
-            raise queue_full(len(self.line), drained)
+            raise queue_full(len(self.line), self._drain.seconds(now))
         self._patience.watch(job)
 
     def _seconds_ahead(self, job: Job) -> float:
@@ -365,7 +367,7 @@ class Scheduler:
         elif limit == "deadline":
             self._drop(job, deadline_passed(job, position, now), now)
         else:
-            drained = self._placement.drained(self.line.seconds(), now)
+            drained = self._drain.seconds(now)
             self._drop(job, waited_too_long(job, position, drained, now), now)
 
     def _hand_over(self, job: Job, now: float) -> None:

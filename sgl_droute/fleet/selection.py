@@ -185,16 +185,22 @@ class LeastWork:
         """
         The predicted end on the key to be chosen, and that key.
         """
-        now, works = asked.now, dict[str | None, float]()
+        now, works, entries = asked.now, dict[str | None, float](), self._entries
         best: tuple[float, int, int, str] | None = None
-        for alike in list(self._heaps):
-            first = self._first(alike, without)
+        for alike, heap in list(self._heaps.items()):
+            first: _Entry | None = heap[0]
+            # Mostly it is the one: a call for each of a hundred heaps would be most of a choice.
+            known = entries.get(heap[0].key)
+            if known is None or known[1] is not first or heap[0].key in without:
+                first = self._first(alike, without)
             if first is None:
+                continue
+            began = first.free if first.free > now else now
+            if best is not None and began > best[0]:
                 continue
             load = self._loads[first.key]
             if load.model not in works:
                 works[load.model] = asked.work(load.model)
-            began = first.free if first.free > now else now
             end = began + works[load.model] * load.pace + load.fixed
             if best is None or end <= best[0]:
                 found = end, first.jobs, first.turn, first.key

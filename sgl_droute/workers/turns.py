@@ -169,8 +169,12 @@ class Turns:
             with waiting():
                 bound = await turn
         except Exception:
-            if bound is not None:  # what the job waited in has failed: the worker has seen nothing
+            # What it waited in, or was to wait in, may have failed: no worker has seen anything.
+            if bound is not None:
                 self.finish(job, took=None, well=False)
+            elif not turn.called:
+                turn.addErrback(lambda left: None)
+                turn.cancel()
             raise
         return bound
 

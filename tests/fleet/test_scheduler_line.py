@@ -134,6 +134,50 @@ def test_a_full_line() -> None:
     assert play.submit("j5", 10) == ""
 
 
+def test_a_full_line_of_what_few_can_serve() -> None:
+    """
+    Workers that cannot serve those who wait do not make the line any shorter.
+    """
+    play = stage("film", *"abcdefghi", concurrency=1, queue_size=2)
+    able(play.pool, "film", "T2V", "T2I", model="v")
+    for name in "abcdefghi":
+        able(play.pool, name, "T2I")
+    for number in range(3):
+        play.submit(f"v{number}", 10, want=VIDEO)
+    refused = refusal(play, "v3", 10, want=VIDEO)
+    assert refused.fields["retry_after"] == 30, "three videos, one after the other"
+    play.now += 10.0
+    play.finish("v0")
+    play.submit("v4", 10, want=VIDEO)
+    assert refusal(play, "v5", 10, want=VIDEO).fields["retry_after"] == 30
+    assert play.submit("image", 10) != ""
+
+
+def test_a_full_line_before_replicas() -> None:
+    """
+    All that a worker's replicas have is to be done first, and they do it side by side.
+    """
+    play = stage("a", concurrency="auto", queue_size=2)
+    able(play.pool, "a", "T2I", replicas=2)
+    for number in range(4):
+        play.submit(f"j{number}", 10)
+    assert refusal(play, "j4", 10).fields["retry_after"] == 20
+
+
+def test_many_who_find_the_line_full() -> None:
+    """
+    What they are told follows what happens within a tenth of a second.
+    """
+    play = stage("a", concurrency=1, queue_size=1)
+    play.submit("running", 100)
+    play.submit("waiting", 50)
+    assert refusal(play, "x0", 1).fields["retry_after"] == 150
+    play.abandon("waiting")
+    play.submit("shorter", 5)
+    play.now += 0.1
+    assert refusal(play, "x1", 1).fields["retry_after"] == 105
+
+
 def test_a_line_of_no_size() -> None:
     """
     With ``queue_size`` 0 nobody waits, and nobody is refused whom a worker takes at once.

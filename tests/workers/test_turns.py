@@ -12,6 +12,7 @@ import pytest
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from sgl_droute.errors import (
     Cancelled,
@@ -282,6 +283,29 @@ def test_who_leaves_between_decision_and_turn() -> None:
     assert isinstance(fourth.error, CancelledError)
     assert fifth.bound is not None
     assert made.loads == [1, 1]
+
+
+def test_who_cannot_begin_to_wait() -> None:
+    """
+    A job whose body cannot be put aside while it waits leaves the line, and takes nobody's slot
+    later.
+    """
+
+    @contextmanager
+    def broken() -> Iterator[None]:
+        raise MemoryError
+        yield
+
+    made = desk("a")
+    first = made.ask("x")
+    job = Job(id="y", want=IMAGE, demand=Known(10.0))
+    second = Deferred.fromCoroutine(made.turns.submitted(job, broken))
+    assert isinstance(second.result, Failure)
+    second.result.trap(MemoryError)
+    second.addErrback(lambda failed: None)
+    assert "y" not in made.turns.scheduler.line
+    made.turns.finish(first.job, took=None, well=True)
+    assert made.loads == [0]
 
 
 def test_a_refusal_holds_up_nobody() -> None:
