@@ -96,7 +96,7 @@ class Broadcasts(Service):
 
     client: WorkerClient
     failed: Callable[[WorkerFailed], object] = lambda failed: None
-    _running: set[Deferred[Any]] = field(factory=set, init=False)
+    _running: dict[Deferred[Any], None] = field(factory=dict, init=False)
 
     def stopService(self) -> Deferred[Any]:
         """
@@ -104,7 +104,7 @@ class Broadcasts(Service):
         """
         super().stopService()
         running = list(self._running)
-        for each in running:
+        for each in reversed(running):  # whoever waits for another's end is not to begin at it
             each.cancel()
         return DeferredList(running)
 
@@ -114,10 +114,10 @@ class Broadcasts(Service):
         """
         waiting: Deferred[T] = Deferred()
         running = Deferred.fromCoroutine(work)
-        self._running.add(running)
+        self._running[running] = None
 
         def ended(result: T | Failure) -> None:
-            self._running.discard(running)
+            self._running.pop(running, None)
             if isinstance(result, Failure):
                 waiting.errback(result)
             else:

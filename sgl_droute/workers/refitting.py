@@ -215,8 +215,12 @@ class Refitting:
         async with self.turn.turn():
             # Which numbers are used is to be known before another one is.
             await self._noted()
-            for model in {worker.capabilities.model for worker in self.pool if worker.stale}:
-                await self.weighing.accept(model)
+            workers = list(self.pool)
+            with self.readiness.hold(workers):
+                for worker in workers:  # nobody is given other weights than are weighed
+                    await self.readiness.settled(worker)
+                for model in {worker.capabilities.model for worker in self.pool if worker.stale}:
+                    await self.weighing.accept(model)
 
     def abandon(self) -> None:
         """
@@ -289,9 +293,9 @@ class Refitting:
             await self._noted()
             result = await self.broadcasts.ask(told.call(then))
             verdict = result.verdict
-        except NoStorage:
+        except NoStorage as problem:
             verdict = Verdict.REFUSED
-            raise
+            result = Result(worker.url, problem.status, {"error": str(problem)}, answered=False)
         finally:
             refits.ended_at(refit, then, verdict)
         return result
@@ -328,7 +332,7 @@ class Refitting:
             await deferLater(self.clock, _LOOK)
         # Of what its client left nobody knows when it ends: this comes behind it.
         asking = [Deferred.fromCoroutine(self._at_rest(worker)) for worker in self._of(models)]
-        waiting = gatherResults(asking)
+        waiting = gatherResults(asking, consumeErrors=True)
         await self._in_time(waiting, end, timeout)
 
     async def _at_rest(self, worker: Worker) -> None:

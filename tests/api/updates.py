@@ -175,6 +175,16 @@ def restart(router: MemoryRouter, name: str) -> None:
     router.start_worker(name)
 
 
+def stop(router: MemoryRouter) -> None:
+    """
+    Stop the router in order; `MemoryRouter.start_again` starts another one.
+    """
+    ended: list[object] = []
+    router.service.stopService().addBoth(ended.append)
+    router.until(lambda: bool(ended))
+    router.kill()
+
+
 @frozen
 class Sent:
     """
