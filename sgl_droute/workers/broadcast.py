@@ -91,11 +91,9 @@ class Broadcasts(Service):
 
     Args:
         client: A client for control calls.
-        failed: Told of calls that had no answer.
     """
 
     client: WorkerClient
-    failed: Callable[[WorkerFailed], object] = lambda failed: None
     _running: dict[Deferred[Any], None] = field(factory=dict, init=False)
 
     def stopService(self) -> Deferred[Any]:
@@ -165,8 +163,6 @@ class Broadcasts(Service):
         try:
             answer = await self.client.fetch(call, limit=_LARGEST_ANSWER)
         except RouterError as error:
-            if isinstance(error, WorkerFailed):
-                self.failed(error)
             unknown = isinstance(error, WorkerFailed) and not isinstance(error, NotConnected)
             return Result(call.worker, 502, {"error": str(error)}, answered=False, unknown=unknown)
         return Result.of(call.worker, answer)
