@@ -286,7 +286,8 @@ class Traffic:
             assert len(made.get(each.name, [])) <= 1, each.name
             reply = each.client.reply
             if reply is None:
-                assert not each.run.alive or each.name in self.left, f"{each.name} was never answered: {each.client.failure}"
+                gone = not each.run.alive or each.name in self.left
+                assert gone, f"{each.name} was never answered: {each.client.failure}"
                 continue
             counts[reply.status] = counts.get(reply.status, 0) + 1
             if reply.status != 200:
