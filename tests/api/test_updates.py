@@ -669,6 +669,7 @@ def test_accept() -> None:
     router = interrupted(*"abc", hanging="b")
     shown = resolve(router, "accept")
     assert (shown.status, shown.json["interrupted"], shown.json["epoch"]) == (200, None, FIRST)
+    assert shown.json["history"][0]["note"] == "accepted as the majority has it"
     assert (states(router)["a"], states(router)["c"]) == ("ready", "ready")
     assert epoch_of(answered(router, image(router))) == str(FIRST)
     router.wait(30)
