@@ -101,9 +101,9 @@ def test_a_worker_is_killed_and_comes_back(words: tuple[str, ...], tmp_path: Pat
             if step == 2:
                 # So there is something that it has not finished, and the others leave it the rest.
                 for each in (victim, first, last):
-                    each.order(slow=60)
+                    each.order(slow=200)
                 victim.restart()
-                until(lambda: len(reborn()) > 0)
+                until(lambda: len(reborn()) > 0, 120.0)
                 for each in (first, last):
                     each.order(slow=1)
 
