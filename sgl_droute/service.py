@@ -200,11 +200,11 @@ class RouterService(MultiService):
         self.holdings.jobs.on_end = self.turns.ended
         self.holdings.jobs.expected = self.turns.expected
         self._outstanding = Outstanding()
-        self._broadcasts = Broadcasts(self._client(self._roads.control, "timeout"))
+        self._broadcasts = Broadcasts(self._asking(self._roads.control, "timeout"))
         self._orders = Orders(self._broadcasts, self._cooperator())
         self._readiness = Readiness(
             self.pool,
-            self._client(self._roads.probes, "health_check_timeout"),
+            self._asking(self._roads.probes, "health_check_timeout"),
             CatchUp(self.refits, self._orders, self._outstanding, lambda: self._store.written()),
             reactor,
         )
@@ -218,8 +218,6 @@ class RouterService(MultiService):
             well=self._readiness.answered_well,
         )
         self.holdings.on_restart = partial(self._monitor.not_reached, restarted=True)
-        # What came of the order is noted first.
-        self._broadcasts.failed = lambda failed: reactor.callLater(0, self._order_failed, failed)
         self._webhooks = self._open_webhooks(settings)
         self._store = store or open_store(
             settings.state, reactor, job_ttl=settings.job_ttl, max_owners=MOST_OWNERS
@@ -274,9 +272,9 @@ class RouterService(MultiService):
         settings, pool, holdings, roads = self.settings, self.pool, self.holdings, self._roads
         keep = self.following.keep
         traffic = self._client(roads.traffic, "timeout")
-        control = self._client(roads.control, "timeout")
+        control = self._asking(roads.control, "timeout")
         broadcasts, outstanding = self._broadcasts, self._outstanding
-        questions = self._client(roads.control, "health_check_timeout")
+        questions = self._asking(roads.control, "health_check_timeout")
         cooperator = self._cooperator()
         finder = Finder(pool, holdings, questions)
         jobs = JobWatch(
@@ -509,7 +507,20 @@ class RouterService(MultiService):
         if worker is not None and worker.serial == job.serial:
             self.turns.opened(job.kind, job.id, worker)
 
-    def _order_failed(self, failed: WorkerFailed) -> None:
+    def _asking(self, agent: IAgent, timeout: Wanted) -> WorkerClient:
+        """
+        A client that tells the monitor of workers that were not reached; health checks tell it
+        themselves, and so does whoever carries traffic.
+        """
+
+        def failed(problem: WorkerFailed) -> None:
+            self._reactor.callLater(0, self._not_reached, problem)  # who asked notes it first
+
+        client = self._client(agent, timeout)
+        client.failed = failed
+        return client
+
+    def _not_reached(self, failed: WorkerFailed) -> None:
         if failed.gone and failed.worker in self.pool:
             self._monitor.not_reached(self.pool[failed.worker], restarted=failed.refused)
 

@@ -26,6 +26,7 @@ from sgl_droute.fleet.worker import Worker, same_process
 # Ended updates that are told of, and bytes of a body that are told.
 MOST_HISTORY = 50
 _LONGEST_TOLD = 4096
+_ACCEPTED = "accepted as the majority has it"
 
 
 @define(eq=False)
@@ -300,7 +301,7 @@ class Refits:
         desired = epochs.desired(model)
         epochs.set(model, evolve(desired, sums=sums))
         self.pool.judge()
-        self._look_at_interrupted("accepted as the majority has it")
+        self._look_at_interrupted(_ACCEPTED)
         self._tell()
 
     # What survives a restart.
@@ -420,7 +421,7 @@ class Refits:
         if before is None or type(before.change) is not type(refit.change):
             return
         if model in (before.models - {None} or before.models):
-            self._settle("followed by another one")
+            self._settle(_ACCEPTED if before is refit else "followed by another one")
 
     def _after(self, refit: Refit, worker: Worker, verdict: Verdict) -> Actual:
         change, actual = refit.change, worker.actual

@@ -91,12 +91,10 @@ class Broadcasts(Service):
 
     Args:
         client: A client for control calls.
-        failed: Told of calls that had no answer.
     """
 
     client: WorkerClient
-    failed: Callable[[WorkerFailed], object] = lambda failed: None
-    _running: set[Deferred[Any]] = field(factory=set, init=False)
+    _running: dict[Deferred[Any], None] = field(factory=dict, init=False)
 
     def stopService(self) -> Deferred[Any]:
         """
@@ -104,7 +102,7 @@ class Broadcasts(Service):
         """
         super().stopService()
         running = list(self._running)
-        for each in running:
+        for each in reversed(running):  # whoever waits for another's end is not to begin at it
             each.cancel()
         return DeferredList(running)
 
@@ -114,10 +112,10 @@ class Broadcasts(Service):
         """
         waiting: Deferred[T] = Deferred()
         running = Deferred.fromCoroutine(work)
-        self._running.add(running)
+        self._running[running] = None
 
         def ended(result: T | Failure) -> None:
-            self._running.discard(running)
+            self._running.pop(running, None)
             if isinstance(result, Failure):
                 waiting.errback(result)
             else:
@@ -165,8 +163,6 @@ class Broadcasts(Service):
         try:
             answer = await self.client.fetch(call, limit=_LARGEST_ANSWER)
         except RouterError as error:
-            if isinstance(error, WorkerFailed):
-                self.failed(error)
             unknown = isinstance(error, WorkerFailed) and not isinstance(error, NotConnected)
             return Result(call.worker, 502, {"error": str(error)}, answered=False, unknown=unknown)
         return Result.of(call.worker, answer)

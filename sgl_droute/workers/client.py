@@ -8,6 +8,7 @@ means, is not known here; every failure leaves as a `RouterError` or as `Cancell
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http.cookiejar import CookieJar
 from typing import Any, cast
 
@@ -99,12 +100,14 @@ class WorkerClient:
         clock: Provides the time.
         timeout: Seconds a worker may take to its first answer byte.
         deadlines: Where limits of time are kept; its own if not given.
+        failed: Told of every failure of `fetch`.
     """
 
     agent: IAgent
     clock: Any
     timeout: float
     deadlines: Deadlines = Factory(lambda self: Deadlines(self.clock), takes_self=True)
+    failed: Callable[[WorkerFailed], object] = lambda failed: None
 
     async def send(self, call: Call) -> IResponse:
         """
@@ -154,6 +157,13 @@ class WorkerClient:
         Raises:
             WorkerFailed: As `send`, or the answer was cut or larger than *limit*.
         """
+        try:
+            return await self._fetch(call, limit, whole)
+        except WorkerFailed as failed:
+            self.failed(failed)
+            raise
+
+    async def _fetch(self, call: Call, limit: int, whole: bool) -> Answer:
         deadline = self.clock.seconds() + self.timeout
         response = await self.send(call)
         collector = _Collector(call.worker, limit, whole=whole)

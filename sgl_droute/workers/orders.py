@@ -14,7 +14,7 @@ from attrs import frozen
 from twisted.internet.task import Cooperator
 from twisted.web.http_headers import Headers
 
-from sgl_droute.errors import RouterError, WorkerFailed
+from sgl_droute.errors import NotConnected, RouterError, WorkerFailed, WorkerTimeout
 from sgl_droute.fleet.checksums import Sums
 from sgl_droute.fleet.loras import LoraCall
 from sgl_droute.fleet.weights import Update
@@ -67,13 +67,17 @@ class Orders:
     async def reaches_gpu(self, worker: Worker) -> bool:
         """
         True once *worker* has done all that it was given before, as its ``/stats`` come behind
-        that; false if it does not answer.
+        that, or if it gives no answer at all; false if it is late, and may be at work still.
         """
         try:
             call = Call(b"GET", worker.url, b"/stats")
             await self.broadcasts.client.fetch(call, limit=_LARGEST_ANSWER)
-        except RouterError:
+        except NotConnected:
+            return True
+        except WorkerTimeout:
             return False
+        except RouterError:
+            return True
         return True
 
     async def _post(self, worker: Worker, path: str, body: bytes) -> Result:

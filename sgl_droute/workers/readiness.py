@@ -131,15 +131,19 @@ class Readiness(Service):
     def hold(self, workers: Iterable[Worker]) -> Iterator[None]:
         """
         A block in which nobody begins to bring *workers* up to date; whoever is behind at its end
-        is looked after. One at a time.
+        is looked after, unless it was cancelled: then the router stops. One at a time.
         """
         self._held = frozenset(worker.serial for worker in workers)
+        stopping = False
         try:
             yield
+        except CancelledError:
+            stopping = True
+            raise
         finally:
             self._held = frozenset()
             for worker in self.pool:
-                if self._behind(worker):
+                if self._behind(worker) and not stopping:
                     self.look_after(worker)
 
     def _forget(self, before: Worker | None, now: Worker | None) -> None:

@@ -215,8 +215,12 @@ class Refitting:
         async with self.turn.turn():
             # Which numbers are used is to be known before another one is.
             await self._noted()
-            for model in {worker.capabilities.model for worker in self.pool if worker.stale}:
-                await self.weighing.accept(model)
+            workers = list(self.pool)
+            with self.readiness.hold(workers):
+                for worker in workers:  # nobody is given other weights than are weighed
+                    await self.readiness.settled(worker)
+                for model in {worker.capabilities.model for worker in self.pool if worker.stale}:
+                    await self.weighing.accept(model)
 
     def abandon(self) -> None:
         """
@@ -289,9 +293,9 @@ class Refitting:
             await self._noted()
             result = await self.broadcasts.ask(told.call(then))
             verdict = result.verdict
-        except NoStorage:
+        except NoStorage as problem:
             verdict = Verdict.REFUSED
-            raise
+            result = Result(worker.url, problem.status, {"error": str(problem)}, answered=False)
         finally:
             refits.ended_at(refit, then, verdict)
         return result
@@ -319,7 +323,7 @@ class Refitting:
         Return when no worker of *models* has any work.
         """
         end = self.clock.seconds() + timeout
-        while busy := [worker for worker in self._of(models) if self._busy(worker)]:
+        while busy := self._at_work(models):
             if self.clock.seconds() >= end:
                 urls = ", ".join(worker.url for worker in busy)
                 raise NotDrained(
@@ -327,16 +331,26 @@ class Refitting:
                 )
             await deferLater(self.clock, _LOOK)
         # Of what its client left nobody knows when it ends: this comes behind it.
-        asking = [Deferred.fromCoroutine(self.orders.reaches_gpu(w)) for w in self._of(models)]
-        waiting = gatherResults(asking)
+        asking = [Deferred.fromCoroutine(self._at_rest(worker)) for worker in self._of(models)]
+        waiting = gatherResults(asking, consumeErrors=True)
         await self._in_time(waiting, end, timeout)
 
-    async def _in_time(self, waiting: Deferred[list[bool]], end: float, timeout: float) -> None:
+    async def _at_rest(self, worker: Worker) -> None:
+        while not await self.orders.reaches_gpu(worker):
+            now = self.pool.still(worker)
+            if now is None or now.dead:
+                return
+
+    async def _in_time(self, waiting: Deferred[list[None]], end: float, timeout: float) -> None:
         def too_late(_: object, __: float) -> None:
             raise NotDrained(f"Nothing was updated: after {timeout:g} s there is still work")
 
         left = max(0.0, end - self.clock.seconds())
         await waiting.addTimeout(left, self.clock, onTimeoutCancel=too_late)
+
+    def _at_work(self, models: Collection[Model]) -> list[Worker]:
+        self.turns.look()  # nobody else does while no job waits, and what clients left ends by that
+        return [worker for worker in self._of(models) if self._busy(worker)]
 
     def _of(self, models: Collection[Model]) -> list[Worker]:
         return [w for w in self.pool if not w.dead and w.capabilities.model in models]

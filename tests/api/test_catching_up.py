@@ -29,6 +29,7 @@ from tests.api.updates import (
     image,
     orders,
     restart,
+    sources,
     states,
     tensors,
     update,
@@ -280,3 +281,30 @@ def test_no_peer() -> None:
     assert states(router) == {"a": "ready"}
     assert epoch_of(answered(router, image(router))) == "1"
     assert orders(router, "a").count(CHECKSUM) <= 1
+
+
+ROADS: dict[str, tuple[str, str]] = {
+    "an unknown id": ("GET", "/v1/videos/nobody-has-it"),
+    "a list": ("GET", "/v1/videos"),
+    "models": ("GET", "/v1/models"),
+    "adapters": ("GET", "/v1/list_loras"),
+    "checksums": ("POST", "/weights/verify"),
+    "a call to all": ("POST", CHECKSUM),
+}
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_refused_on_any_road(road: str) -> None:
+    """
+    A worker that refused a connection between two health checks was restarted, whatever the router
+    wanted of it: it gets the updates before any work.
+    """
+    router = fleet(*"ab", health_check_interval=1000.0, health_check_timeout=2.0)
+    update(router, "new")
+    router.kill_worker("b")
+    router.begin(*ROADS[road], json={})
+    router.wait(1)
+    router.start_worker("b")
+    router.wait(1100)
+    assert states(router) == {"a": "ready", "b": "ready"}
+    assert sources(router, "b") == {"new"}

@@ -24,6 +24,7 @@ from tests.api.updates import (
     Traffic,
     answered,
     call,
+    calls,
     change,
     epoch_of,
     epochs,
@@ -386,6 +387,44 @@ def test_fenced_too_long() -> None:
     assert pictures
 
 
+@pytest.mark.parametrize(
+    ("size", "busy"), [("64x64", 15), ("64x64", 90), ("2048x2048", 0), ("2048x2048", 90)]
+)
+def test_fenced_waits_for_what_a_client_left(size: str, busy: float) -> None:
+    """
+    Work whose client has gone is waited for until it ends, whether that is sooner than it was
+    predicted or later than an answer may come, and the update is made soon after that.
+    """
+    router = fleet(*"ab", timeout=20.0)
+    fault(router, "a", IMAGES, busy=busy)
+    large = {"prompt": "x", "size": size, "num_inference_steps": 20}  # 11 s
+    client = router.begin("POST", IMAGES, json=large)
+    router.wait(1)
+    client.hang_up()
+    reply = update(router, "new", "?mode=fenced&strict=true")
+    assert reply.status == 200, reply
+    [left] = router.workers["a"].journal.generations
+    first = min(each.arrived for each in calls(router, DISK))
+    assert left.ended is not None
+    assert left.ended <= first <= left.ended + 20
+
+
+def test_fenced_and_a_worker_that_never_ends() -> None:
+    """
+    A worker that does not come to an end keeps everybody from the update, and one that is
+    quarantined meanwhile does not.
+    """
+    router = fleet(*"ab", timeout=20.0)
+    fault(router, "a", "/stats", times=1000, hang=True)
+    client = updating(router, "new", "?mode=fenced&drain_timeout=100")
+    assert answered(router, client).status == 504
+    client = updating(router, "new", "?mode=fenced&drain_timeout=100")
+    router.wait(5)
+    router.kill_worker("a")
+    reply = answered(router, client, 60)
+    assert (reply.status, reply.json["epoch"], reply.json["stale"]) == (200, 1, [url("a")])
+
+
 def test_fenced_waits_for_videos() -> None:
     """
     A video that is being made is waited for.
@@ -630,6 +669,7 @@ def test_accept() -> None:
     router = interrupted(*"abc", hanging="b")
     shown = resolve(router, "accept")
     assert (shown.status, shown.json["interrupted"], shown.json["epoch"]) == (200, None, FIRST)
+    assert shown.json["history"][0]["note"] == "accepted as the majority has it"
     assert (states(router)["a"], states(router)["c"]) == ("ready", "ready")
     assert epoch_of(answered(router, image(router))) == str(FIRST)
     router.wait(30)

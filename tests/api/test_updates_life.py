@@ -21,6 +21,7 @@ from tests.api.updates import (
     fleet,
     sources,
     states,
+    stop,
     updating,
     url,
     weights,
@@ -57,6 +58,8 @@ _STEP = st.one_of(
     st.tuples(st.just("enable"), _NAMES),
     st.tuples(st.just("verify"), st.none()),
     st.tuples(st.just("kill"), st.none()),
+    st.tuples(st.just("end in order"), st.none()),
+    st.tuples(st.just("leave"), st.none()),
     st.tuples(st.just("wait"), st.sampled_from([0.5, 2.0, 6.0, 20.0])),
 )
 
@@ -146,6 +149,14 @@ class _Life:
     def kill(self, _: object) -> None:
         self.router.kill()
         self.router.start_again()
+
+    def end_in_order(self, _: object) -> None:
+        stop(self.router)
+        self.router.start_again()
+
+    def leave(self, _: object) -> None:
+        self.traffic.post()
+        self.traffic.leave()
 
     def wait(self, seconds: float) -> None:
         self.traffic.wait(seconds, 1.0)

@@ -173,6 +173,8 @@ def test_a_worker_fails(mode: str, what: str) -> None:
     assert reply is not None
     assert reply.status == 200, reply
     assert reply.json["epoch"] == 2
+    if mode == "?mode=fenced":
+        fenced_alone(router, "second")
     traffic.wait(15, step=GAP * 3)
     counts = in_the_end(router, traffic)
     assert set(counts) <= {200, 502, 503}, counts

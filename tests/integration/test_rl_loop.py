@@ -99,11 +99,11 @@ def test_a_worker_is_killed_and_comes_back(words: tuple[str, ...], tmp_path: Pat
 
         def halfway(step: int) -> None:
             if step == 2:
+                # So there is something that it has not finished, and the others leave it the rest.
+                for each in (victim, first, last):
+                    each.order(slow=200)
                 victim.restart()
-                # The others leave it something to do.
-                for each in (first, last):
-                    each.order(slow=20)
-                until(lambda: len(reborn()) > 0)
+                until(lambda: len(reborn()) > 0, 120.0)
                 for each in (first, last):
                     each.order(slow=1)
 

@@ -219,7 +219,7 @@ async def test_a_worker_that_hangs(work: bool) -> None:
     A worker that does not answer its update within ``--timeout`` is stale from then on, and takes
     it once more before it works; until the timeout it gets nothing, and the others work.
     """
-    async with wired(timeout=1.0) as fleet:
+    async with wired(timeout=4.0) as fleet:
         fleet.last.order(rules=[{"path": UPDATE, "times": 1, "hang": True, "work": work}])
         asking = fleet.update("?strict=true")
         await eventually(lambda: fleet.shown() == ["ready", "updating"])
