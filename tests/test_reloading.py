@@ -93,11 +93,6 @@ FOLLOWED: dict[str, tuple[str, Callable[[Any], Any], Any]] = {
     ),
     "strict_model": ("true", lambda router: router.turns.scheduler.rules.strict_model, True),
     "job_poll_interval": ("1.5", lambda router: jobs_of(router).interval, 1.5),
-    "add_worker_allow": (
-        "['10.0.0.0/8']",
-        lambda router: [str(each) for each in router.networks.networks],
-        ["10.0.0.0/8"],
-    ),
     "allow_file_fields": ("true", lambda router: router._door.file_fields, True),
     "api_keys": ("'keys'", lambda router: router._door.keyring.inference, True),
     "admin_keys": ("'keys'", lambda router: router._door.keyring.management, True),
