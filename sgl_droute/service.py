@@ -27,6 +27,7 @@ from sgl_droute.api.admission import Admission
 from sgl_droute.api.carrier import Carrier
 from sgl_droute.api.configuration_api import ConfigurationAPI
 from sgl_droute.api.cors import Cors
+from sgl_droute.api.dashboard import open_dashboard
 from sgl_droute.api.dispatch import RouterResource
 from sgl_droute.api.door import Door
 from sgl_droute.api.drain import drain
@@ -238,6 +239,10 @@ class RouterService(MultiService):
             lambda: len(self.turns.scheduler.line),
             reactor,
         )
+        self._dashboard = open_dashboard(
+            self.accounts, self.turns, self.holdings.jobs, self.telemetry.streams
+        )
+        self._dashboard.measuring.setServiceParent(self)
         self.reloading = Reloading(configuration, self.following, self.pool, self._monitor.check)
         self._door = Door(reactor.seconds, Keyring(b""))
         self._key_files = KeyFiles(self._door, _key_sources_of(settings), reactor)
@@ -372,6 +377,7 @@ class RouterService(MultiService):
             self.telemetry.events,
             ConfigurationAPI(self.reloading),
             Exposition(metrics.registry, EngineMetrics(pool, questions, cooperator), cooperator),
+            self._dashboard,
         )
 
     def _record(self) -> None:

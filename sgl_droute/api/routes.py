@@ -21,6 +21,7 @@ from werkzeug.routing import PathConverter
 from sgl_droute.api.access import Access
 from sgl_droute.api.configuration_api import ConfigurationAPI
 from sgl_droute.api.cors import Cors
+from sgl_droute.api.dashboard import Dashboard
 from sgl_droute.api.events import Events
 from sgl_droute.api.exposition import Exposition
 from sgl_droute.api.fleetwide import FleetWide
@@ -116,6 +117,7 @@ class RouterAPI:
     events: Events
     configuration: ConfigurationAPI
     exposition: Exposition
+    dashboard: Dashboard
 
     routes = Klein()
     access: ClassVar[dict[str, Access]] = {}
@@ -362,6 +364,24 @@ class RouterAPI:
     @operator("/reload", "POST")
     def reload(self, request: Request) -> bytes:
         return self.configuration.reload(request)
+
+    # The live page.
+
+    @everyone("/dashboard", "GET")
+    def page(self, request: Request) -> bytes:
+        return self.dashboard.page(request)
+
+    @everyone("/dashboard/", "GET")
+    def page_as_folder(self, request: Request) -> bytes:
+        return self.dashboard.elsewhere(request)
+
+    @everyone("/dashboard/<name>", "GET")
+    def page_file(self, request: Request, name: str) -> bytes:
+        return self.dashboard.file(request, name)
+
+    @operator("/dashboard/stream", "GET")
+    async def page_stream(self, request: Request) -> None:
+        await self.dashboard.stream(request)
 
     @operator(_ANYTHING)
     async def elsewhere(self, request: Request, path: str) -> None:

@@ -9,7 +9,7 @@ such workers too: there a deleted job may stop counting somewhat early or late.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -237,6 +237,10 @@ class OpenJobs:
         The job if it is open.
         """
         return self._jobs.get((kind, id))
+
+    def __iter__(self) -> Iterator[OpenJob]:
+        """The open jobs, those known for longest first."""
+        return iter(self._jobs.values())
 
     def __len__(self) -> int:
         return len(self._jobs)

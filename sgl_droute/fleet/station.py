@@ -187,6 +187,8 @@ class Station:
     watched: float | None = field(default=None, init=False)
     _jobs: dict[str, Running] = field(factory=dict, init=False)
     _taken: int = field(default=0, init=False)
+    _taken_since: float = field(default=0.0, init=False)
+    _worked: float = field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.changed(self.worker)
@@ -201,6 +203,12 @@ class Station:
     def taken(self) -> int:
         """Slots that are in use."""
         return self._taken
+
+    def worked(self, now: float) -> float:
+        """
+        Seconds by *now* in which any of its slots was in use.
+        """
+        return self._worked + (now - self._taken_since if self._taken else 0.0)
 
     @property
     def limit(self) -> int:
@@ -240,6 +248,8 @@ class Station:
         """
         self._jobs[running.job.id] = running
         if slot:
+            if not self._taken:
+                self._taken_since = now
             self._taken += 1
             lanes = self.lanes
             lane = lanes[0] if len(lanes) == 1 else min(lanes, key=lambda lane: lane.free)
@@ -255,6 +265,8 @@ class Station:
             running.measured = now - running.bound
         running.lane.drop(running, now)
         self._taken -= 1
+        if not self._taken:
+            self._worked += now - self._taken_since
         if len(self.lanes) > self.worker.capabilities.replicas:
             self.changed(self.worker)  # one of them was kept for its jobs
 
