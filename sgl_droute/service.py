@@ -239,10 +239,10 @@ class RouterService(MultiService):
             lambda: len(self.turns.scheduler.line),
             reactor,
         )
-        self._dashboard = open_dashboard(
+        self.dashboard = open_dashboard(
             self.accounts, self.turns, self.holdings.jobs, self.telemetry.streams
         )
-        self._dashboard.measuring.setServiceParent(self)
+        self.dashboard.measuring.setServiceParent(self)
         self.reloading = Reloading(configuration, self.following, self.pool, self._monitor.check)
         self._door = Door(reactor.seconds, Keyring(b""))
         self._key_files = KeyFiles(self._door, _key_sources_of(settings), reactor)
@@ -377,7 +377,7 @@ class RouterService(MultiService):
             self.telemetry.events,
             ConfigurationAPI(self.reloading),
             Exposition(metrics.registry, EngineMetrics(pool, questions, cooperator), cooperator),
-            self._dashboard,
+            self.dashboard,
         )
 
     def _record(self) -> None:

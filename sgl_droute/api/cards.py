@@ -4,32 +4,67 @@ What the live page shows of workers and their jobs. Times are seconds on the rea
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any
 
-from sgl_droute.api.worker_object import shown
+from attrs import define, field
+
+from sgl_droute.api.worker_object import shown, worker_id_of
 from sgl_droute.fleet.forecast import Prospect
 from sgl_droute.fleet.jobs import OpenJob, OpenJobs
 from sgl_droute.fleet.speeds import Speeds
 from sgl_droute.fleet.station import Running, Station
+from sgl_droute.fleet.worker import Worker
+
+encoded: Callable[[Any], str] = partial(json.dumps, separators=(",", ":"))
+"""What is given, as JSON."""
 
 
-def card(station: Station, jobs: OpenJobs, speeds: Speeds) -> dict[str, Any]:
+@define(eq=False)
+class Cards:
     """
-    The worker of *station*: as the API shows it, with what it has before it.
+    The workers' cards, as JSON.
+
+    What was learned of a worker is looked up when its record has changed, as it does with each
+    request, and not whenever others have taught what is usual.
+
+    Args:
+        jobs: The video and mesh jobs.
+        speeds: What was learned of workers.
     """
-    worker = station.worker
-    running = sum(1 for lane in station.lanes if len(lane))
-    return {
-        **shown(worker, speeds.shown(worker)),
-        "order": worker.serial,
-        "load": station.taken,
-        "slots": station.limit or None,
-        "current": _current(station, jobs),
-        "queued": station.taken - running,
-    }
+
+    jobs: OpenJobs
+    speeds: Speeds
+    _facts: dict[str, tuple[Worker, str]] = field(factory=dict, init=False)
+
+    def of(self, workers: Iterable[Worker], stations: Mapping[str, Station]) -> dict[str, str]:
+        """
+        The cards of all *workers*, by id: each as the API shows it, with what it has before it.
+        """
+        before, self._facts = self._facts, {}
+        found = {}
+        for worker in workers:
+            id = worker_id_of(worker.url)
+            known = before.get(id)
+            if known is None or known[0] is not worker:
+                known = worker, encoded(shown(worker, self.speeds.shown(worker)))
+            self._facts[id] = known
+            found[id] = f"{known[1][:-1]},{encoded(self._work(stations[worker.url]))[1:]}"
+        return found
+
+    def _work(self, station: Station) -> dict[str, Any]:
+        running = sum(1 for lane in station.lanes if len(lane))
+        return {
+            "order": station.worker.serial,
+            "load": station.taken,
+            "slots": station.limit or None,
+            "current": _current(station, self.jobs),
+            "queued": station.taken - running,
+        }
 
 
 def open_jobs(

@@ -4,6 +4,7 @@ Measures the trends that the live page shows, whether or not anybody looks.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 from attrs import define, field
@@ -58,7 +59,9 @@ class Measuring(Service):
         self.turns.look()
         scheduler, now = self.turns.scheduler, self.turns.now()
         stations = scheduler.floor.stations.values()
-        worked = {station.worker.serial: station.worked(now) for station in stations}
+        worked: dict[Hashable, float] = {
+            station.worker.serial: station.worked(now) for station in stations
+        }
         self.trends.step(now, worked, len(scheduler.line))
 
     def _request_ended(self, account: Account) -> None:

@@ -61,7 +61,7 @@ class PageFile:
         for name, value in _HEADERS.items():
             request.setHeader(name, value)
         if request.setETag(self.tag) is CACHED:
-            request.defaultContentType = None  # type: ignore[assignment]  # an answer without body
+            request.defaultContentType = None  # there is no body that could have one
             return b""
         request.setHeader(b"Content-Type", self.kind)
         request.setHeader(b"Content-Length", b"%d" % len(self.body))

@@ -6,16 +6,14 @@ It looks when it is told to; who looks on, and how messages reach them, is not k
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
 from attrs import define, field, frozen
 
 from sgl_droute.api.account import Accounts
-from sgl_droute.api.cards import card, moment, open_jobs, turn
+from sgl_droute.api.cards import Cards, encoded, moment, open_jobs, turn
 from sgl_droute.api.recent import Recent, between
 from sgl_droute.api.request_log import is_probe
 from sgl_droute.api.worker_object import worker_id_of
@@ -28,8 +26,6 @@ from sgl_droute.fleet.trends import SPARK_STEPS, STEP, Point, Trends
 _MOST_WAITING = 50
 _MOST_JOBS = 100
 _MOST_BEFORE = 100
-
-_encoded: Callable[[Any], str] = partial(json.dumps, separators=(",", ":"))
 
 
 @frozen(eq=False)
@@ -76,8 +72,12 @@ class View:
     accounts: Accounts
     trends: Trends
     recent: Recent
+    _cards: Cards = field(init=False)
     _seen: Look | None = field(default=None, init=False)
     _whole: str = field(default="", init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._cards = Cards(self.jobs, self.scheduler.speeds)
 
     def look(self, now: float) -> str:
         """
@@ -96,17 +96,16 @@ class View:
         return self._whole
 
     def _look(self, now: float) -> Look:
-        stations = self.scheduler.floor.stations.values()
-        speeds, trends = self.scheduler.speeds, self.trends
-        by_id = {worker_id_of(each.worker.url): each for each in stations}
+        trends = self.trends
+        pool, floor = self.scheduler.pool, self.scheduler.floor
         return Look(
             now=now,
-            workers={id: _encoded(card(each, self.jobs, speeds)) for id, each in by_id.items()},
-            serials={id: each.worker.serial for id, each in by_id.items()},
+            workers=self._cards.of(pool, floor.stations),
+            serials={worker_id_of(worker.url): worker.serial for worker in pool},
             parts={
-                "fleet": _encoded(self._fleet(now)),
-                "queue": _encoded(self._queue(now)),
-                "videos": _encoded(self._videos()),
+                "fleet": encoded(self._fleet(now)),
+                "queue": encoded(self._queue(now)),
+                "videos": encoded(self._videos()),
             },
             request=self.recent.number,
             point=trends.number,
@@ -124,7 +123,7 @@ class View:
             parts={
                 **seen.parts,
                 "sparks": self._sparks(0, seen),
-                "requests": _encoded(self.recent.shown(seen.request - _MOST_BEFORE, seen.request)),
+                "requests": encoded(self.recent.shown(seen.request - _MOST_BEFORE, seen.request)),
                 "charts": self._charts(0, seen),
             },
         )
@@ -142,7 +141,7 @@ class View:
         if seen.spark > before.spark:
             parts["sparks"] = self._sparks(before.spark, seen)
         if seen.request > before.request:
-            parts["requests"] = _encoded(self.recent.shown(before.request, seen.request))
+            parts["requests"] = encoded(self.recent.shown(before.request, seen.request))
         if seen.point > before.point:
             parts["charts"] = self._charts(before.point, seen)
         return _message(seen, workers, gone=gone, parts=parts)
@@ -154,11 +153,11 @@ class View:
             for id, serial in seen.serials.items()
         }
         step = STEP * SPARK_STEPS
-        return _encoded({"step": step, "end": moment(seen.spark_end), "points": points})
+        return encoded({"step": step, "end": moment(seen.spark_end), "points": points})
 
     def _charts(self, after: int, seen: Look) -> str:
         points = between(self.trends.points, self.trends.number, after, seen.point)
-        return _encoded({"step": STEP, "points": [_point(each) for each in points]})
+        return encoded({"step": STEP, "points": [_point(each) for each in points]})
 
     # Parts.
 
@@ -227,13 +226,13 @@ def _message(
     """
     A JSON object with what is JSON already.
     """
-    named = {"now": _encoded(moment(seen.now)), **parts}
+    named = {"now": encoded(moment(seen.now)), **parts}
     if workers:
         named["workers"] = _object(workers)
     if gone:
-        named["gone"] = _encoded(gone)
+        named["gone"] = encoded(gone)
     return _object(named)
 
 
 def _object(members: Mapping[str, str]) -> str:
-    return "{" + ",".join([f"{_encoded(name)}:{text}" for name, text in members.items()]) + "}"
+    return "{" + ",".join([f"{encoded(name)}:{text}" for name, text in members.items()]) + "}"

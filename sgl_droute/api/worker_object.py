@@ -5,12 +5,17 @@ A worker as the API shows it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from sgl_droute.fleet.worker import Worker
 
+# Workers whose names are kept (count): lists of workers are asked for again and again.
+_URLS_KEPT = 10_000
 
+
+@lru_cache(_URLS_KEPT)
 def worker_id_of(url: str) -> str:
     """
     The id of the worker at *url* in paths: its URL with everything percent-encoded.
@@ -54,6 +59,7 @@ def shown(worker: Worker, learned: Mapping[str, object] | None = None) -> dict[s
     }
 
 
+@lru_cache(_URLS_KEPT)
 def _display_id(url: str) -> str:
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}[parts.scheme]

@@ -27,9 +27,9 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where screenshots are kept: ``SGL_DROUTE_TEST_OUTPUT``, or pytest's temporary folder."""
-    kept = os.environ.get("SGL_DROUTE_TEST_OUTPUT")
-    folder = Path(kept) / "dashboard" if kept else tmp_path_factory.mktemp("dashboard")
+    """Where screenshots are kept: ``PAGE_PICTURES``, or pytest's temporary folder."""
+    kept = os.environ.get("PAGE_PICTURES")
+    folder = Path(kept) if kept else tmp_path_factory.mktemp("dashboard")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
