@@ -375,7 +375,7 @@ class RouterAPI:
     def page_as_folder(self, request: Request) -> bytes:
         return self.dashboard.elsewhere(request)
 
-    @everyone("/dashboard/<name>", "GET")
+    @everyone("/dashboard/<path:name>", "GET")
     def page_file(self, request: Request, name: str) -> bytes:
         return self.dashboard.file(request, name)
 

@@ -87,7 +87,8 @@ class MockFleet:
         self._order += 1
         speed = round(self._chance.uniform(0.8, 1.1), 3)
         kind = KINDS.get(model or "", "image")
-        learned = {kind: _learned(40, speed), "edit": _learned(6, speed)} if model else None
+        known = model is not None and self._order % 7 != 5
+        learned = {kind: _learned(40, speed), "edit": _learned(1, speed)} if known else None
         worker: Fields = {
             "worker_id": quote(url, safe=""),
             "display_id": url.partition("://")[2],
@@ -105,7 +106,7 @@ class MockFleet:
             "video_support": kind == "video",
             "capabilities": [kind] if model else None,
             "model": model,
-            "weights": "checkpoints/step-1200",
+            "weights": "checkpoints/step-1200" if self._order % 7 else None,
             "weights_epoch": 12,
             "is_stale": False,
             "replicas": 1,
@@ -173,6 +174,12 @@ class MockFleet:
         if int(now) % 10 == 0:
             self._add_sparks()
         return told
+
+    def hello(self, now: float) -> Fields:
+        """
+        What a stream begins with, as ``event: hello``.
+        """
+        return {"version": "0.1.0", "now": now, "started": now - 93000, "interval": 1.0}
 
     def whole(self) -> Fields:
         """
@@ -288,6 +295,9 @@ class MockFleet:
         number = self._new_id()
         seconds = 0.02 if job["kind"] != "image" else job["seconds"]
         transfer = self._chance.uniform(0.002, 0.3)
+        served = code in ("done", "worker_reset")
+        if not served:
+            seconds = transfer = 0.0
         request = {
             "n": number,
             "id": f"{self._chance.getrandbits(48):012x}",
@@ -298,12 +308,12 @@ class MockFleet:
             "status": {"done": 200, "worker_reset": 502, "queue_timeout": 503}.get(code, 0),
             "code": code,
             "error": ERRORS.get(code),
-            "worker": worker["url"] if code in ("done", "worker_reset") else None,
+            "worker": worker["url"] if served else None,
             "client": job["client"],
             "epoch": "12",
-            "queue": round(queue, 4),
-            "work": round(seconds, 4),
-            "transfer": round(transfer, 4),
+            "queue": round(queue, 4) if served else None,
+            "work": round(seconds, 4) if served else None,
+            "transfer": round(transfer, 4) if served else None,
             "total": round(queue + seconds + transfer, 4),
             "bytes_in": self._chance.randint(120, 2_000_000),
             "bytes_out": self._chance.randint(400, 4_000_000),
@@ -373,7 +383,7 @@ def _learned(samples: int, speed: float) -> Fields:
         "seconds_per_unit": 5.255e-07,
         "fixed_seconds": 0.0412,
         "relative_speed": speed,
-        "error": 0.032,
+        "error": 0.032 if samples > 1 else None,
     }
 
 

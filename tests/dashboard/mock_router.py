@@ -155,10 +155,8 @@ class _Exchange(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         self.send_header("Connection", "close")
         self.end_headers()
-        now = time.time()
-        hello = {"version": "0.1.0", "now": now, "started": now - 93000, "interval": 1.0}
         try:
-            self._send("hello", hello)
+            self._send("hello", self.server.fleet.hello(time.time()))
             with self.server.news:
                 message, seen = self.server.fleet.whole(), self.server.number
                 self._send_state(message)
