@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from twisted.web.resource import Resource
 from treq.testing import StubTreq
+from twisted.web.resource import Resource
 
 from sgl_droute.api.page_files import page_files
 from tests.memory import MemoryRouter
@@ -144,4 +144,3 @@ def test_below_a_mount(router: MemoryRouter) -> None:
     assert codes == [200, 200]
     links = list(_links(router.ask("GET", "/dashboard").body.decode()))
     assert not [link for link in links if link.startswith(("/", "http:", "https:"))]
-

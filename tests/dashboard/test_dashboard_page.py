@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from attrs import frozen
 
 from tests.dashboard.browser import Watched
+from tests.dashboard.live_router import LiveRouter, live_router
 from tests.dashboard.looks import low_contrast, overflow, picture
-from tests.integration.commands import fetch, free_port, once_up, running
+from tests.integration.commands import free_port
 
 OpenPage = Callable[..., Watched]
 
@@ -26,38 +27,15 @@ OpenPage = Callable[..., Watched]
 SOON = 2.0
 # The simulated workers draw an image of 512x512 in about a tenth of a second.
 IMAGE = {"prompt": "a fox", "size": "512x512"}
-VIDEO = {"prompt": "waves", "size": "832x480", "num_frames": 49}
-
-
-@frozen
-class Fleet:
-    """
-    A router that runs, with simulated workers.
-    """
-
-    url: str
-
-    @property
-    def page(self) -> str:
-        return f"{self.url}/dashboard"
-
-    def send(self, method: str, path: str, body: Any = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        return fetch(self.url + path, data=data, method=method)
-
-    def state(self, position: int = 0) -> Any:
-        return self.send("GET", "/workers")["workers"][position]
+VIDEO = {"prompt": "waves", "size": "1280x720", "num_frames": 121}
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveRouter]:
     """Three simulated workers behind a router that gives each one generation at a time."""
-    port = free_port()
-    words = ("sglang-d-router", "--host", "127.0.0.1", "--port", str(port))
     options = ("--simulated-workers", "3", "--worker-concurrency", "auto")
-    with running(*words, *options, cwd=tmp_path_factory.mktemp("router")):
-        found = Fleet(f"http://127.0.0.1:{port}")
-        once_up(f"{found.url}/health")
+    options += ("--job-poll-interval", "0.5")
+    with live_router(tmp_path_factory.mktemp("router"), *options) as found:
         yield found
 
 
@@ -74,7 +52,7 @@ def _shows_soon(opened: Watched, happen: Callable[[], object], expression: str) 
             return
 
 
-def test_the_page_is_whole(fleet: Fleet, open_page: OpenPage, pictures: Path) -> None:
+def test_the_page_is_whole(fleet: LiveRouter, open_page: OpenPage, pictures: Path) -> None:
     """
     The page shows the fleet, at 1280 and at 400 pixels, light and dark, with no error and without
     asking any other host.
@@ -91,7 +69,7 @@ def test_the_page_is_whole(fleet: Fleet, open_page: OpenPage, pictures: Path) ->
         picture(opened.page, pictures / f"router-{colours}-{width}.png")
 
 
-def test_a_request_shows_soon(fleet: Fleet, open_page: OpenPage) -> None:
+def test_a_request_shows_soon(fleet: LiveRouter, open_page: OpenPage) -> None:
     """
     A request that has ended is in the list within two seconds, with how it ended.
     """
@@ -110,9 +88,10 @@ def test_a_request_shows_soon(fleet: Fleet, open_page: OpenPage) -> None:
     assert "200 done" in row
 
 
-def test_a_running_job_shows_soon(fleet: Fleet, open_page: OpenPage) -> None:
+def test_a_running_job_shows_soon(fleet: LiveRouter, open_page: OpenPage) -> None:
     """
-    A video shows within two seconds on its worker's card and among the jobs, with its progress.
+    A video shows within two seconds on its worker's card and among the jobs; its progress is
+    predicted at first, and then what its worker told.
     """
     opened = open_page(fleet.page)
     _shows_soon(
@@ -121,12 +100,16 @@ def test_a_running_job_shows_soon(fleet: Fleet, open_page: OpenPage) -> None:
         "document.querySelectorAll('#grid .card[data-state=working]').length > 0",
     )
     opened.until("document.querySelectorAll('#jobs-table tbody tr').length > 0")
+    opened.until("document.querySelectorAll('#jobs-table .bar.real').length > 0", 60)
+    opened.until("document.querySelectorAll('#grid .job.real').length > 0")
+    shown = opened.text("#jobs-table .bar.real + span")
+    assert 0 < int(shown.removesuffix(" %")) < 100
     opened.until("document.querySelectorAll('#jobs-table tbody tr').length === 0", 120)
 
 
-def test_workers_that_come_and_go_show_soon(fleet: Fleet, open_page: OpenPage) -> None:
+def test_workers_that_come_and_go_show_soon(fleet: LiveRouter, open_page: OpenPage) -> None:
     """
-    A worker that is added, quarantined or removed elsewhere shows within two seconds.
+    A worker that is added, drained, quarantined or removed elsewhere shows within two seconds.
     """
     opened = open_page(fleet.page)
     url = f"http://127.0.0.1:{free_port()}"
@@ -134,6 +117,11 @@ def test_workers_that_come_and_go_show_soon(fleet: Fleet, open_page: OpenPage) -
     name = f"#grid .name[title='{url}']"
     card = f"document.querySelector(\"{name}\")?.closest('.card')"
     _shows_soon(opened, lambda: fleet.send("POST", "/workers", {"url": url}), f"!!{card}")
+    _shows_soon(
+        opened,
+        lambda: fleet.send("PUT", path, {"draining": True}),
+        f"{card}.dataset.state === 'draining'",
+    )
     _shows_soon(
         opened,
         lambda: fleet.send("PUT", path, {"is_dead": True}),
@@ -151,7 +139,7 @@ def test_workers_that_come_and_go_show_soon(fleet: Fleet, open_page: OpenPage) -
     ],
 )
 def test_actions_and_their_opposites(
-    fleet: Fleet, open_page: OpenPage, action: str, undo: str, state: str
+    fleet: LiveRouter, open_page: OpenPage, action: str, undo: str, state: str
 ) -> None:
     """
     What is done to a worker on the page is done at the router, shows on its card within two
@@ -175,7 +163,7 @@ def _confirm(opened: Watched, button: str) -> None:
     opened.page.wait_for_selector("#confirm", state="hidden")
 
 
-def test_add_and_remove(fleet: Fleet, open_page: OpenPage) -> None:
+def test_add_and_remove(fleet: LiveRouter, open_page: OpenPage) -> None:
     """
     A worker is added and removed on the page, at once or when it is idle.
     """
@@ -193,7 +181,7 @@ def test_add_and_remove(fleet: Fleet, open_page: OpenPage) -> None:
         assert url not in fleet.send("GET", "/list_workers")["urls"]
 
 
-def test_sleep_and_wake_the_fleet(fleet: Fleet, open_page: OpenPage) -> None:
+def test_sleep_and_wake_the_fleet(fleet: LiveRouter, open_page: OpenPage) -> None:
     """
     The fleet is put to sleep and woken on the page.
     """
@@ -207,28 +195,38 @@ def test_sleep_and_wake_the_fleet(fleet: Fleet, open_page: OpenPage) -> None:
     assert fleet.state()["state"] == "ready"
 
 
-def test_the_waiting_line(fleet: Fleet, open_page: OpenPage, pictures: Path) -> None:
+def test_the_waiting_line(fleet: LiveRouter, open_page: OpenPage, pictures: Path) -> None:
     """
     Requests that wait are listed with what they wait for, and can be cancelled there.
     """
     opened = open_page(fleet.page)
     page = opened.page
     body = {"prompt": "slow", "size": "1536x1536", "num_inference_steps": 50}
-    senders = [threading.Thread(target=_send_quietly, args=(fleet, body)) for _ in range(12)]
+    statuses: list[int] = []
+    senders = [threading.Thread(target=_generate, args=(fleet, body, statuses)) for _ in range(12)]
     for sender in senders:
         sender.start()
     opened.until("document.querySelectorAll('#waiting-table tbody tr').length > 0")
     assert "busy" in opened.text("#waiting-table")
     page.screenshot(path=pictures / "router-busy.png")
     page.locator("#waiting-table tbody tr button").last.click()
+    cancelled = opened.text("#confirm-subject")
     page.locator("#confirm-yes").click()
     page.wait_for_selector("#notices p")
-    assert "is cancelled" in opened.text("#notices")
+    assert f"{cancelled} is cancelled" in opened.text("#notices")
+    waiting = fleet.send("GET", "/queue")["waiting"]
+    assert cancelled not in [each["id"] for each in waiting]
     opened.until("document.querySelectorAll('#waiting-table tbody tr').length === 0", 120)
     for sender in senders:
         sender.join(60)
+    assert sorted(statuses) == [200] * 11 + [409]
 
 
-def _send_quietly(fleet: Fleet, body: Any) -> None:
-    with suppress(OSError):  # it was cancelled
-        fleet.send("POST", "/generate", body)
+def _generate(fleet: LiveRouter, body: Any, statuses: list[int]) -> None:
+    request = urllib.request.Request(f"{fleet.url}/generate", json.dumps(body).encode())
+    request.add_header("Content-Type", "application/json")
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            statuses.append(answer.status)
+    except urllib.error.HTTPError as refused:
+        statuses.append(refused.code)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,13 +79,15 @@ def fetch(
     *,
     data: bytes | None = None,
     method: str | None = None,
+    headers: Mapping[str, str] | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> Any:
     """
     The JSON that *url* answers.
     """
-    headers = {} if data is None else {"Content-Type": "application/json"}
-    request = urllib.request.Request(url, data=data, headers=headers, method=method)
+    sent = {} if data is None else {"Content-Type": "application/json"}
+    sent.update(headers or {})
+    request = urllib.request.Request(url, data=data, headers=sent, method=method)
     with urllib.request.urlopen(request, timeout=30, context=tls) as response:
         return json.load(response)
 
