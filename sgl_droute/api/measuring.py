@@ -49,7 +49,8 @@ class Measuring(Service):
 
     def stopService(self) -> Deferred[Any] | None:
         super().stopService()
-        self._loop.stop()
+        if self._loop.running:
+            self._loop.stop()
         return None
 
     def measure(self) -> None:

@@ -43,11 +43,11 @@ export class Card {
   }
 
   drawLoad() {
-    const { load, slots } = this.worker;
+    const { load, slots, queued } = this.worker;
     this.part.pips.style.setProperty("--load", Math.min(load, 12));
     this.part.pips.style.setProperty("--slots", Math.min(slots ?? 0, 12));
     write(this.part.load, slots ? `${load} of ${plural(slots, "slot")}` : plural(load, "job"));
-    attr(this.part.load, "title", "jobs before it");
+    attr(this.part.load, "title", queued ? `jobs before it, ${queued} of them queued there` : "jobs before it");
   }
 
   /** Show what passes with time: the job. */
@@ -71,9 +71,7 @@ export class Card {
     write(part.much, done ? `${Math.floor(done.share * 100)} %` : counting(now - job.since));
     fill(part.fill, done?.share);
     write(part.until, ending(job, now));
-    const more = worker.queued ? `${worker.queued} more queued` : "";
-    const source = done ? (done.real ? "measured" : "predicted") : "";
-    write(part.source, [more, source].filter(Boolean).join(" · "));
+    write(part.source, done ? (done.real ? "measured" : "predicted") : "");
   }
 
   /** Draw the busy share (percent) of the last 15 minutes, oldest first. */

@@ -109,7 +109,7 @@ class Row {
     const ended = cell("when", clock(each.time));
     const path = el("div", { class: "path odd" }, el("strong", {}, each.method), ` ${each.path}`);
     path.title = `${each.method} ${each.path}`;
-    const id = el("div", { class: "id odd", title: each.id }, [each.id, each.epoch ? `epoch ${each.epoch}` : ""].filter(Boolean).join(" · "));
+    const id = el("div", { class: "id odd", title: each.id }, [brief(each.id), each.epoch ? `epoch ${each.epoch}` : ""].filter(Boolean).join(" · "));
     const good = each.code === "done" && each.status < 400;
     const status = el("span", { class: good ? "code" : "code bad" }, each.code === "done" ? String(each.status) : each.code);
     const code = cell("outcome", status, each.code !== "done" && each.status ? el("span", { class: "muted" }, ` ${each.status}`) : "",
@@ -126,6 +126,11 @@ class Row {
   }
 
   update() {} // what has ended does not change
+}
+
+/** An id that is long anyway is cut, so that what stands behind it is seen; its title has it all. */
+function brief(id) {
+  return id.length > 20 ? `${id.slice(0, 16)}…` : id;
 }
 
 /** A bar with the shares of the three parts, and their times. */

@@ -4,12 +4,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
+import pytest
+from attrs import frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.logger import LogEvent
 
+from sgl_droute.api.recent import Recent
 from sgl_droute.simulator.settings import SimulatorSettings
+from tests.api.accounts import an_account
 from tests.api.page_stream import Viewing, messages, seen
 from tests.memory import Client
 
@@ -231,9 +238,9 @@ def test_what_only_watches_is_not_listed() -> None:
     assert (now["fleet"]["per_minute"], now["fleet"]["failed_per_minute"]) == (1, 1)
 
 
-def test_secrets_are_not_shown() -> None:
+def test_long_paths_are_cut() -> None:
     """
-    Keys in paths are masked, as in the log, and long paths are cut.
+    Of a path that a client makes up no more is sent on to all who look than can be read.
     """
     viewing = Viewing("a")
     viewer = viewing.view()
@@ -241,6 +248,64 @@ def test_secrets_are_not_shown() -> None:
     viewing.wait(1)
     [request] = seen(viewer)["requests"]
     assert len(request["path"]) == 500
+
+
+def test_credentials_are_masked() -> None:
+    """
+    What a worker or a client says of credentials is not shown, as it is not logged.
+    """
+    recent = Recent()
+    recent.note(an_account(code="worker_reset", error="sent Authorization: Bearer abcdef123456"))
+    recent.note(an_account(path="http://me:word@router/v1/models"))
+    shown = json.dumps(recent.shown(0, 2))
+    assert "abcdef123456" not in shown
+    assert "word@" not in shown
+
+
+@pytest.mark.logs_failures
+def test_a_look_that_fails(logged: list[LogEvent]) -> None:
+    """
+    A look that breaks is logged, and the next one is sent.
+    """
+    viewing = Viewing("a")
+    viewing.wait(1)
+    viewer = viewing.view()
+    dashboard = viewing.router.service.dashboard
+    view, broken = dashboard.view, Broken(dashboard.view.whole)
+    dashboard.view = broken  # type: ignore[assignment]
+    viewing.wait(2)
+    assert len(messages(viewer)) == 1
+    dashboard.view = view
+    viewing.wait(1)
+    assert [each["now"] for each in messages(viewer)] == [1.0, 4.0]
+    assert len([event for event in logged if "log_failure" in event]) == 2
+
+
+@frozen
+class Broken:
+    """
+    A view that cannot look.
+    """
+
+    whole: Callable[[], str]
+
+    def look(self, now: float) -> str:
+        raise ValueError(now)
+
+
+def test_the_streams_end_with_the_router() -> None:
+    """
+    A router that stops ends the streams, and nothing is looked at any more.
+    """
+    viewing = Viewing("a")
+    viewing.wait(1)
+    viewer = viewing.view()
+    viewing.router.service.stopService()
+    viewing.stage.settle()
+    assert viewer.whole
+    sent = len(messages(viewer))
+    viewing.wait(3)
+    assert len(messages(viewer)) == sent
 
 
 _ACTIONS = st.lists(

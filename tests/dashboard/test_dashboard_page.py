@@ -33,9 +33,8 @@ VIDEO = {"prompt": "waves", "size": "1280x720", "num_frames": 121}
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveRouter]:
     """Three simulated workers behind a router that gives each one generation at a time."""
-    options = ("--simulated-workers", "3", "--worker-concurrency", "auto")
-    options += ("--job-poll-interval", "0.5")
-    with live_router(tmp_path_factory.mktemp("router"), *options) as found:
+    options = "--simulated-workers 3 --worker-concurrency auto --job-poll-interval 0.5"
+    with live_router(tmp_path_factory.mktemp("router"), *options.split()) as found:
         yield found
 
 
