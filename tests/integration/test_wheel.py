@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import urllib.request
 import venv
 import zipfile
 from pathlib import Path
@@ -31,6 +32,8 @@ def test_the_plugins_are_found_from_a_wheel(tmp_path: Path) -> None:
     assert "twisted/plugins/sgl_droute_plugin.py" in names
     assert [name for name in names if name.startswith("twisted/") and "__init__" in name] == []
     assert "sgl_droute/py.typed" in names
+    page = {name.rpartition("/")[2] for name in names if name.startswith("sgl_droute/dashboard/")}
+    assert page == {each.name for each in (ROOT / "sgl_droute/dashboard").iterdir()}
     assert not [name for name in names if name.startswith(("tests/", "bench/", "docs/"))]
 
     home = tmp_path / "environment"
@@ -52,6 +55,8 @@ def test_the_plugins_are_found_from_a_wheel(tmp_path: Path) -> None:
     router = subprocess.Popen([python, *words], env=path, cwd=tmp_path, stderr=subprocess.DEVNULL)
     try:
         assert once_up(f"http://127.0.0.1:{port}/liveness") == {"status": "ok"}
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/dashboard", timeout=30) as shown:
+            assert b"<title>Fleet" in shown.read()
     finally:
         router.terminate()
         router.wait(30)
