@@ -19,6 +19,9 @@ from tests.dashboard.mock_router import MockRouter
 Mock = Callable[..., MockRouter]
 OpenPage = Callable[..., Watched]
 
+# An update's share of the time that the page needs for a whole fleet.
+LIGHT = 1 / 4
+
 MARKUP = "<img src=x onerror='window.broken=1'><script>window.broken=1</script>"
 ODD = [
     MARKUP,
@@ -308,15 +311,18 @@ def test_changes_are_told(mock: Mock, open_page: OpenPage) -> None:
 
 def test_two_hundred_workers_stay_smooth(mock: Mock, open_page: OpenPage) -> None:
     """
-    With 200 busy workers an update takes less than 16 ms of the page's time, typically.
+    With 200 busy workers an update takes a fraction of the page's time for showing all of them:
+    only what changed is drawn.
     """
-    opened = open_page(mock(200).url)
-    page = opened.page
-    medians = []
+    router = mock(200)
+    shares = []
     for _ in range(3):  # another chance on a machine that is busy with something else
-        page.evaluate("updates.length = 0")
-        opened.until("updates.length >= 8", 60)
-        medians.append(page.evaluate("updates.toSorted((a, b) => a - b)[updates.length >> 1]"))
-        if medians[-1] < 16:
+        opened = open_page(router.url)
+        opened.until("updates.length >= 9", 60)
+        first, *later = opened.page.evaluate("updates.slice(0, 9)")
+        shares.append(sorted(later)[len(later) // 2] / first)
+        opened.page.close()
+        if shares[-1] < LIGHT:
             break
-    assert min(medians) < 16, medians
+    print(f"an update takes {shares} of the time for the whole page")
+    assert min(shares) < LIGHT, shares
