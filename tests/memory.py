@@ -26,6 +26,7 @@ from sgl_droute.simulator.settings import SimulatorSettings
 from sgl_droute.simulator.worker import SimulatedWorker
 from sgl_droute.workers.agent import split_target
 from tests.disk import Disk, DiskStore
+from tests.errors import told
 from tests.run import Run
 
 # What was killed is kept: its end would be told to what waits in it, as no kill does.
@@ -114,6 +115,11 @@ class Reply:
     @property
     def json(self) -> Any:
         return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """What it says of an error, as `told` has it."""
+        return told(self.body, self.headers.getRawHeaders("x-request-id", []))
 
 
 @define(eq=False)

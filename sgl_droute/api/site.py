@@ -64,7 +64,8 @@ class RouterSite(Site):
         self.idle_timeout = idle_timeout
         self.max_clients = max_clients
         self.deadlines = deadlines or Deadlines(reactor)
-        self.accounts = accounts or Accounts(reactor.seconds)
+        # One without requests is false.
+        self.accounts = Accounts(reactor.seconds) if accounts is None else accounts
         self.early = early
         self.keeps_connections = True
         self._clients: dict[RouterChannel, None] = {}

@@ -153,7 +153,10 @@ def test_nobody(path: str, workers: tuple[str, ...]) -> None:
         router.ask("PUT", f"/workers/http%3A%2F%2F{name}%3A1", json={"is_dead": True})
     answer = router.ask("POST", path, json=FOX)
     assert answer.status == 503
-    assert answer.json == {"error": "No healthy workers available in the pool"}
+    assert answer.error == {
+        "error": "No healthy workers available in the pool",
+        "reason": "no_worker",
+    }
     router.start_worker("a")
     router.ask("POST", "/workers?url=http://a:1")
     assert post(router, path, json=FOX).status == 200

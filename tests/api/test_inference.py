@@ -110,12 +110,12 @@ def test_nobody_is_there(path: str) -> None:
     router = MemoryRouter()
     empty = router.ask("POST", path)
     assert empty.status == 503
-    assert empty.json == {"error": "No workers registered in the pool", **nowhere}
+    assert empty.error == {"error": "No workers registered in the pool", **nowhere}
     worker = router.service.pool.add("http://dead:1")
     router.service.pool.record_probe(worker, Probe(healthy=False), threshold=1)
     dead = router.ask("POST", path)
     assert dead.status == 503
-    assert dead.json == {"error": "No healthy workers available in the pool", **nowhere}
+    assert dead.error == {"error": "No healthy workers available in the pool", **nowhere}
 
 
 def test_timeout_is_504_and_not_repeated() -> None:

@@ -482,14 +482,17 @@ def test_nobody_answers() -> None:
     fleet = Fleet()
     reply = fleet.get("/v1/videos")
     assert reply.status == 503
-    assert reply.json == {"error": "No workers registered in the pool"}
+    assert reply.error == {"error": "No workers registered in the pool", "reason": "no_worker"}
     fleet.add("a", "b", model="fastwan")
     fleet.unplug("a")
     fleet.unplug("b")
     for path in ("/v1/videos", "/v1/videos?after=x"):
         reply = fleet.get(path)
         assert reply.status == 503
-        assert reply.json == {"error": "No worker answered: http://a:1, http://b:1"}
+        assert reply.error == {
+            "error": "No worker answered: http://a:1, http://b:1",
+            "reason": "no_worker",
+        }
         assert missing(reply) == "http://a:1, http://b:1"
 
 
@@ -531,7 +534,7 @@ def test_models() -> None:
     assert fleet.get(f"/v1/models/{path}").json == cards[0]
     unknown = fleet.get("/v1/models/no/such")
     assert unknown.status == 404
-    assert unknown.json == {"error": "The model 'no/such' does not exist"}
+    assert unknown.error == {"error": "The model 'no/such' does not exist", "reason": "not_found"}
 
 
 def test_models_of_a_part() -> None:

@@ -84,7 +84,7 @@ def test_remove_worker() -> None:
     assert removed.json == {"status": "success", "worker_urls": ["http://b:1"]}
     again = router.ask("POST", "/remove_worker", json={"worker_url": "http://a:1"})
     assert again.status == 404
-    assert again.json == {"error": "Worker http://a:1 is not registered"}
+    assert again.error == {"error": "Worker http://a:1 is not registered", "reason": "not_found"}
 
 
 def test_removed_while_answering() -> None:
@@ -223,7 +223,10 @@ def test_update_weights_nowhere(workers: tuple[str, ...]) -> None:
         router.service.pool.record_probe(worker, Probe(healthy=False), threshold=1)
     answer = router.ask("POST", "/update_weights_from_disk", json={})
     assert answer.status == 503
-    assert answer.json == {"error": "No healthy workers available in the pool"}
+    assert answer.error == {
+        "error": "No healthy workers available in the pool",
+        "reason": "no_worker",
+    }
 
 
 def test_an_update_outlives_its_caller(logged: list[LogEvent]) -> None:
@@ -257,7 +260,7 @@ def test_an_update_when_the_router_stops(logged: list[LogEvent]) -> None:
     router.settle()
     assert caller.reply is not None
     assert caller.reply.status == 503
-    assert caller.reply.json == {"error": "The router is stopping"}
+    assert caller.reply.error == {"error": "The router is stopping", "reason": "stopping"}
     [told] = [event for event in logged if "statuses" in event]
     assert told["statuses"] == {"http://a:1": 200}
     assert told["asked"] == 2

@@ -15,6 +15,7 @@ from sgl_droute.fleet.worker import Probe, quarantined
 from sgl_droute.simulator.faults import parse_orders
 from sgl_droute.simulator.jobs import Job
 from sgl_droute.simulator.settings import SimulatorSettings
+from tests.errors import unknown
 from tests.memory import Client, MemoryRouter, Reply
 
 IMAGE = {"prompt": "a red fox", "size": "64x64"}
@@ -167,7 +168,7 @@ def test_odd_ids_by_query(odd: str) -> None:
     """
     router = fleet("video", "a")
     answer = router.ask("GET", f"/v1/videos?video_id={odd}", allow_redirects=False)
-    assert (answer.status, answer.json) == (404, {"error": "Unknown video_id"})
+    assert (answer.status, answer.error) == (404, unknown("video"))
 
 
 def test_an_id_by_query_is_no_path() -> None:
@@ -298,7 +299,7 @@ def test_owner_removed() -> None:
     id = created(router, "video")
     router.service.pool.remove(f"http://{holder(router, id)}:1")
     answer = router.ask("GET", f"/v1/videos/{id}")
-    assert (answer.status, answer.json) == (404, {"error": "Unknown video_id"})
+    assert (answer.status, answer.error) == (404, unknown("video"))
 
 
 def test_owner_removed_and_asked_for_again() -> None:
@@ -339,7 +340,7 @@ def test_deleted(kind: str) -> None:
     assert router.ask("DELETE", f"{COLLECTIONS[kind]}/{id}").json["status"] == "deleted"
     for method in ("GET", "DELETE"):
         answer = router.ask(method, f"{COLLECTIONS[kind]}/{id}")
-        assert (answer.status, answer.json) == (404, {"error": f"Unknown {kind}_id"})
+        assert (answer.status, answer.error) == (404, unknown(kind))
 
 
 def test_a_worker_that_forgot() -> None:
@@ -353,7 +354,7 @@ def test_a_worker_that_forgot() -> None:
     first = router.ask("GET", f"/v1/videos/{id}")
     assert (first.status, first.json) == (404, {"detail": "Video not found"})
     again = router.ask("GET", f"/v1/videos/{id}")
-    assert (again.status, again.json) == (404, {"error": "Unknown video_id"})
+    assert (again.status, again.error) == (404, unknown("video"))
     assert router.service.pool[f"http://{owner}:1"].jobs == 0
 
 
@@ -384,7 +385,7 @@ def test_a_creation_that_failed_teaches_nothing() -> None:
     fault(router, "a", path="/v1/videos", method="POST", status=500, body={"id": "x"})
     assert router.ask("POST", "/v1/videos", json=VIDEO).status == 500
     assert router.service.pool["http://a:1"].jobs == 0
-    assert router.ask("GET", "/v1/videos/x").json == {"error": "Unknown video_id"}
+    assert router.ask("GET", "/v1/videos/x").error == unknown("video")
 
 
 def test_large_answers_teach_too() -> None:
@@ -480,7 +481,7 @@ def test_nobody_knows(kind: str) -> None:
     path = f"{COLLECTIONS[kind]}/nothing/content"
     for _ in range(3):
         answer = router.ask("GET", path)
-        assert (answer.status, answer.json) == (404, {"error": f"Unknown {kind}_id"})
+        assert (answer.status, answer.error) == (404, unknown(kind))
     assert [len(seen(router, name)) for name in "ab"] == [1, 1]
     router.wait(4.5, step=0.5)
     router.ask("GET", path)
@@ -496,7 +497,7 @@ def test_kinds_are_told_apart() -> None:
     """
     router = fleet("image", "a")
     id = created(router, "image")
-    assert router.ask("GET", f"/v1/videos/{id}").json == {"error": "Unknown video_id"}
+    assert router.ask("GET", f"/v1/videos/{id}").error == unknown("video")
     assert router.ask("GET", f"/v1/images/{id}/content").status == 200
 
 
@@ -529,7 +530,7 @@ def test_no_workers() -> None:
     Without workers nobody knows anything.
     """
     answer = MemoryRouter().ask("GET", "/v1/videos/x")
-    assert (answer.status, answer.json) == (404, {"error": "Unknown video_id"})
+    assert (answer.status, answer.error) == (404, unknown("video"))
 
 
 @pytest.mark.parametrize("how", ["refuses", "503", "hangs"])
@@ -551,7 +552,7 @@ def test_not_all_answered(how: str) -> None:
     if how == "refuses":
         router.start_worker("b")
     again = router.ask("GET", "/v1/videos/x")
-    assert (again.status, again.json) == (404, {"error": "Unknown video_id"})
+    assert (again.status, again.error) == (404, unknown("video"))
     assert len(seen(router, "a")) == 2
 
 
@@ -578,7 +579,7 @@ def test_workers_that_do_not_know_such_things() -> None:
     fault(router, "b", path="/v1/meshes/", status=405, body={"detail": "Method Not Allowed"})
     fault(router, "c", path="/v1/meshes/", status=422, body={"detail": []})
     answer = router.ask("GET", "/v1/meshes/x")
-    assert (answer.status, answer.json) == (404, {"error": "Unknown mesh_id"})
+    assert (answer.status, answer.error) == (404, unknown("mesh"))
 
 
 def test_one_search_for_many() -> None:

@@ -105,7 +105,7 @@ def test_an_epoch_that_has_passed() -> None:
     update(router, "/w/1")
     refused = answered(router, image(router, X_Require_Epoch="=0"))
     assert refused.status == 412
-    assert refused.json == {
+    assert refused.error == {
         "error": "It requires the weights epoch =0, and the fleet is at 1",
         "reason": "epoch",
         "queue_position": None,

@@ -191,7 +191,7 @@ def test_the_line_is_full() -> None:
     router.wait(4)
     reply = answer(post(router))
     assert reply.status == 503
-    assert set(reply.json) == {"error", "reason", "queue_position", "retry_after"}
+    assert set(reply.error) == {"error", "reason", "queue_position", "retry_after"}
     assert reply.json["reason"] == "queue_full"
     assert reply.json["queue_position"] == 2
     assert reply.json["retry_after"] == 16

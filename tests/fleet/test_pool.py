@@ -13,7 +13,7 @@ from attrs import evolve
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from sgl_droute.errors import BadRequest, NotFound, NoWorker, RouterError
+from sgl_droute.errors import NoCapableWorker, NotFound, NoWorker, RouterError
 from sgl_droute.fleet.capabilities import ANYTHING, IMAGE, MESH, REALTIME, VIDEO, Want, reported
 from sgl_droute.fleet.modules import ALL
 from sgl_droute.fleet.pool import Pool
@@ -137,7 +137,7 @@ def test_nobody_is_able() -> None:
     pool = pool_of("image")
     able(pool, "http://image:1", "T2I")
     sentence = "No video-capable workers available in current worker pool."
-    assert why(pool, VIDEO) == why(pool_of(), VIDEO) == (BadRequest, sentence)
+    assert why(pool, VIDEO) == why(pool_of(), VIDEO) == (NoCapableWorker, sentence)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_model_that_cannot() -> None:
     able(pool, "http://a:1", "T2I", model="org/a")
     able(pool, "http://b:1", "T2V", model="org/b")
     kind, sentence = why(pool, evolve(VIDEO, model="org/a"))
-    assert kind is BadRequest
+    assert kind is NoCapableWorker
     assert sentence.endswith("None of them serves the model 'org/a'.")
 
 
@@ -447,8 +447,8 @@ class PoolMachine(RuleBasedStateMachine):
         """That nobody is able at all is said of those alone who will not be able later."""
         allowed = any(want.allows(each.capabilities) for each in self.pool)
         error = self.pool.nobody(want)
-        assert isinstance(error, BadRequest) == (want.strict and not allowed)
-        assert isinstance(error, (BadRequest, NoWorker))
+        assert isinstance(error, NoCapableWorker) == (want.strict and not allowed)
+        assert isinstance(error, (NoCapableWorker, NoWorker))
 
     @invariant()
     def counts_are_true(self) -> None:

@@ -147,13 +147,13 @@ def test_cancel() -> None:
     play.cancel("waiting")
     error = play.dropped["waiting"]
     assert isinstance(error, Cancelled)
-    assert (error.status, error.fields["reason"]) == (409, "cancelled")
+    assert (error.status, error.reason) == (409, "cancelled")
     assert play.events[-1].name == "cancelled"
     with pytest.raises(NotFound):
         play.cancel("waiting")
     with pytest.raises(NotWaiting) as caught:
         play.cancel("running")
-    assert caught.value.fields["reason"] == "running"
+    assert caught.value.reason == "running"
     play.finish("running")
     with pytest.raises(NotFound):
         play.cancel("running")

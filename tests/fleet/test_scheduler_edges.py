@@ -219,7 +219,7 @@ def test_why_a_job_was_refused() -> None:
     made.change("a", dead=True)
     with pytest.raises(NoWorker) as refused:
         made.submit("x")
-    assert refused.value.fields["reason"] == "no_worker"
+    assert refused.value.reason == "no_worker"
     assert [(event.name, event.reason) for event in made.events] == [
         ("submitted", ""),
         ("refused", "no_worker"),

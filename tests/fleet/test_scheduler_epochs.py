@@ -174,7 +174,7 @@ def test_nobody_waits_for_the_stale() -> None:
         "No eligible workers available in the pool: 1 stale, 1 sleeping. Stale workers lack weights"
         " or adapters that the fleet has: see GET /weights"
     )
-    assert error.fields["reason"] == "no_worker"
+    assert error.reason == "no_worker"
     play.wait(100.0)
     assert not play.dropped
     updating(play, "a")
@@ -410,7 +410,7 @@ def test_it_waits_for_those_who_are_away(facet: dict[str, bool]) -> None:
     assert isinstance(play.dropped["waiting"], NoWorker)
     error = refusal(play, at_least(1))
     assert isinstance(error, NoWorker)
-    assert error.fields["reason"] == "no_worker"
+    assert error.reason == "no_worker"
 
 
 def test_an_epoch_that_has_passed() -> None:
@@ -424,7 +424,7 @@ def test_an_epoch_that_has_passed() -> None:
     assert isinstance(error, PreconditionFailed)
     assert error.status == 412
     assert str(error) == "It requires the weights epoch =1, and the fleet is at 2"
-    assert error.fields == {"reason": "epoch", "queue_position": None, "retry_after": None}
+    assert (error.reason, error.fields) == ("epoch", {"queue_position": None, "retry_after": None})
     assert [(event.name, event.reason) for event in play.events][-1] == ("refused", "epoch")
     assert play.submit("this", want=exactly(2))
 
@@ -511,7 +511,7 @@ def test_its_deadline_passes() -> None:
         assert str(error) == sentence
         assert error.fields["queue_position"] is not None
     assert isinstance(play.dropped["no room"], DeadlinePassed)
-    assert play.dropped["no time"].fields["reason"] == "queue_timeout"
+    assert play.dropped["no time"].reason == "queue_timeout"
     close(play)
     play.submit("updated", want=at_least(1), deadline=play.now + 5.0)
     play.wait(5.0)

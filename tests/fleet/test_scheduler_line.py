@@ -30,7 +30,7 @@ def test_a_deadline_that_cannot_be_kept() -> None:
     refused = refusal(play, "late", 5, deadline=12.5)
     assert isinstance(refused, TooLate)
     assert (refused.status, refused.headers) == (429, {"Retry-After": "3"})
-    assert refused.fields == {"reason": "deadline", "queue_position": 1, "retry_after": 3}
+    assert (refused.reason, refused.fields) == ("deadline", {"queue_position": 1, "retry_after": 3})
     assert "late" not in play.scheduler.floor.running
     assert play.submit("in time", 5, deadline=15.5) == "a"
 
@@ -84,7 +84,7 @@ def test_a_deadline_that_comes() -> None:
     play.wait(0.2)
     error = play.dropped.pop("waiting")
     assert isinstance(error, DeadlinePassed)
-    assert (error.status, error.fields["reason"], error.fields["queue_position"]) == (
+    assert (error.status, error.reason, error.fields["queue_position"]) == (
         504,
         "deadline",
         1,
@@ -111,7 +111,10 @@ def test_a_job_that_waits_for_too_long() -> None:
     error = play.dropped["second"]
     assert error.status == 503
     # 70 s are left of the one that runs, and 10 s wait.
-    assert error.fields == {"reason": "queue_timeout", "queue_position": 2, "retry_after": 80}
+    assert (error.reason, error.fields) == (
+        "queue_timeout",
+        {"queue_position": 2, "retry_after": 80},
+    )
     assert error.headers == {"Retry-After": "80"}
     assert "first" in play.scheduler.line
 
@@ -127,7 +130,10 @@ def test_a_full_line() -> None:
     refused = refusal(play, "j4", 10)
     assert refused.status == 503
     # Twice 10 s at the workers and twice 10 s in line, for two.
-    assert refused.fields == {"reason": "queue_full", "queue_position": 3, "retry_after": 20}
+    assert (refused.reason, refused.fields) == (
+        "queue_full",
+        {"queue_position": 3, "retry_after": 20},
+    )
     assert refused.headers == {"Retry-After": "20"}
     assert play.submit("list", want=READING) in ("a", "b")
     play.abandon("j3")

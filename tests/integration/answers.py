@@ -10,6 +10,8 @@ from typing import Any
 
 from attrs import frozen
 
+from tests.errors import told
+
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9]) [ -~]+")
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\t -~\x80-\xff]*)")
 _BODILESS = (100, 204, 304)
@@ -28,6 +30,11 @@ class Answer:
     @property
     def json(self) -> Any:
         return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """What it says of an error, as `told` has it."""
+        return told(self.body, [self.headers[b"x-request-id"].decode("latin-1")])
 
     @property
     def closes(self) -> bool:
@@ -65,13 +72,12 @@ def parse_answers(data: bytes) -> tuple[list[Answer], bytes]:
 
 def assert_well_told(answer: Answer) -> None:
     """
-    An error of the router is one sentence in JSON, with what every answer has.
+    An error of the router is one sentence and one word in JSON, with what every answer has.
     """
     assert_signed(answer)
     assert answer.headers[b"content-type"] == b"application/json"
-    assert list(answer.json) == ["error"]
-    assert isinstance(answer.json["error"], str)
-    assert answer.json["error"]
+    assert list(answer.error) == ["error", "reason"]
+    assert all(isinstance(each, str) and each for each in answer.json.values())
     assert b"Traceback" not in answer.body
 
 

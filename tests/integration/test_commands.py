@@ -152,7 +152,8 @@ def test_log_level(tmp_path: Path) -> None:
     At warning the log holds warnings only, those of Twisted included.
     """
     port = free_port()
-    words = ("--port", str(port), "--log-level", "warning", "--worker-urls", GONE[0])
+    listening = ("--host", "127.0.0.1", "--port", str(port))
+    words = (*listening, "--log-level", "warning", "--worker-urls", GONE[0])
     options = ("--health-check-failure-threshold", "1")
     with running(*TWISTD, *words, *options, cwd=tmp_path):
         once_up(f"http://127.0.0.1:{port}/liveness")

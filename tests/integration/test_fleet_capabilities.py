@@ -12,6 +12,7 @@ import pytest
 import pytest_twisted
 from attrs import evolve
 
+from tests.errors import incapable
 from tests.integration.fleet import IMAGE, MESH, VIDEO, Fleet, routed, running_fleet, standing
 
 MIX = ("flux.1-dev", "z-image-turbo", "wan2.1-t2v-1.3b", "hunyuan3d")
@@ -21,7 +22,6 @@ NAMES = (
     "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
     "tencent/Hunyuan3D-2",
 )
-NONE = "No {}-capable workers available in current worker pool."
 
 
 def counts(fleet: Fleet, *paths: str) -> list[int]:
@@ -70,7 +70,7 @@ async def test_nobody_is_able() -> None:
             ("/v1/actions/generations", {}, "action"),
         ):
             answer = await fleet.ask("POST", path, json=wish)
-            assert (answer.status, answer.json) == (400, {"error": NONE.format(kind)})
+            assert (answer.status, answer.error) == (400, incapable(kind))
         assert [station.asked for station in fleet.stations] == [[], []]
     async with running_fleet("wan2.1-t2v-1.3b") as fleet:
         answer = await fleet.ask("POST", "/v1/images/generations", json=IMAGE)
@@ -90,7 +90,7 @@ async def test_an_empty_pool() -> None:
             ("/v1/actions/generations", "action"),
         ):
             answer = await fleet.ask("POST", path, json={"prompt": "x"})
-            assert (answer.status, answer.json) == (400, {"error": NONE.format(kind)})
+            assert (answer.status, answer.error) == (400, incapable(kind))
         for path in ("/v1/images/generations", "/rollout/generate", "/vertex_generate"):
             answer = await fleet.ask("POST", path, json=IMAGE)
             assert answer.status == 503
@@ -186,7 +186,7 @@ async def test_a_model_by_its_name(form: Any) -> None:
             # Its model is known, but it makes images.
             answer = await fleet.ask("POST", "/v1/videos", **form(NAMES[1]))
             assert answer.status == 400
-            assert answer.json["error"].startswith(NONE.format("video"))
+            assert answer.json["error"].startswith(incapable("video")["error"])
             assert NAMES[1] in answer.json["error"]
 
 

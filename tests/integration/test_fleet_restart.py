@@ -12,6 +12,7 @@ import pytest_twisted
 
 from sgl_droute.state.opening import open_store
 from sgl_droute.state.saved import Saved
+from tests.errors import unknown
 from tests.integration.commands import free_port
 from tests.integration.fleet import (
     IMAGE,
@@ -133,7 +134,7 @@ async def test_an_id_that_nobody_has() -> None:
         for path, kind in (("/v1/videos/x", "video"), ("/v1/meshes/x", "mesh")):
             for _ in range(3):
                 answer = await fleet.ask("GET", path)
-                assert (answer.status, answer.json) == (404, {"error": f"Unknown {kind}_id"})
+                assert (answer.status, answer.error) == (404, unknown(kind))
             assert [reads(station, path) for station in stations] == [1, 1, 1]
 
 
@@ -181,7 +182,7 @@ async def test_an_owner_that_was_killed() -> None:
         gone = await fleet.ask("GET", f"/v1/videos/{lost}")
         assert gone.status == 404
         again = await fleet.ask("GET", f"/v1/videos/{lost}")
-        assert (again.status, again.json) == (404, {"error": "Unknown video_id"})
+        assert (again.status, again.error) == (404, unknown("video"))
 
 
 @pytest_twisted.ensureDeferred
@@ -195,7 +196,7 @@ async def test_an_owner_that_was_removed() -> None:
         await fleet.ask("DELETE", f"/workers/{owner.id}")
         for _ in range(2):
             answer = await fleet.ask("GET", f"/v1/videos/{id}")
-            assert (answer.status, answer.json) == (404, {"error": "Unknown video_id"})
+            assert (answer.status, answer.error) == (404, unknown("video"))
         await fleet.ask("POST", f"/workers?url={owner.url}")
         assert (await fleet.ask("GET", f"/v1/videos/{id}")).json["id"] == id
 

@@ -16,6 +16,7 @@ from PIL import Image
 from werkzeug.exceptions import HTTPException
 
 from sgl_droute.api.routes import RouterAPI
+from tests.errors import unknown
 from tests.integration.fleet import (
     IMAGE,
     MESH,
@@ -25,6 +26,7 @@ from tests.integration.fleet import (
     made,
     running_fleet,
 )
+from tests.integration.sockets import connect
 from tests.memory import Reply
 
 MODELS = ("qwen-image", "flux.2-klein", "wan2.1-t2v-1.3b", "hunyuan3d")
@@ -53,12 +55,29 @@ class Session:
     async def ask(self, method: str, path: str, status: int = 200, **kwargs: Any) -> Reply:
         answer = await self.fleet.ask(method, path, **kwargs)
         assert answer.status == status, answer.body
-        endpoint, _ = self._table.match(path.partition("?")[0], method)
-        self.used.add(endpoint)
+        self._note(method, path)
         return answer
 
     async def json(self, method: str, path: str, status: int = 200, **kwargs: Any) -> Any:
         return (await self.ask(method, path, status, **kwargs)).json
+
+    async def error(self, method: str, path: str, status: int, **kwargs: Any) -> dict[str, Any]:
+        return (await self.ask(method, path, status, **kwargs)).error
+
+    async def endless(self, path: str, until: bytes) -> bytes:
+        """
+        An answer that goes on, as far as *until*.
+        """
+        client = await connect(self.fleet.router.port)
+        client.write(b"GET %s HTTP/1.1\r\nHost: router\r\n\r\n" % path.encode())
+        received = await client.until_received(until)
+        client.transport.loseConnection()
+        self._note("GET", path)
+        return received
+
+    def _note(self, method: str, path: str) -> None:
+        endpoint, _ = self._table.match(path.partition("?")[0], method)
+        self.used.add(endpoint)
 
 
 async def _work(session: Session) -> None:
@@ -88,8 +107,11 @@ async def _work(session: Session) -> None:
         station.order(rules=[rule])
     answer = await ask("POST", "/v1/diffusion/generate", json=IMAGE)
     assert answer == {"output_b64": "x"}
-    refused = await ask("POST", "/v1/actions/generations", 400, json={})
-    assert refused == {"error": "No action-capable workers available in current worker pool."}
+    refused = await session.error("POST", "/v1/actions/generations", 400, json={})
+    assert refused == {
+        "error": "No action-capable workers available in current worker pool.",
+        "reason": "no_capable_worker",
+    }
     # Without a handshake it is a path like any other.
     await session.ask("GET", "/v1/realtime_video/generate", 404)
 
@@ -112,7 +134,7 @@ async def _held(session: Session) -> None:
             assert await ask("GET", f"{path}?{name}={id}") == record
         assert box in (await session.ask("GET", f"{path}/{id}/content")).body[:12]
         assert (await ask("DELETE", f"{path}/{id}"))["status"] == "deleted"
-        assert await ask("GET", f"{path}/{id}", 404) == {"error": f"Unknown {kind}_id"}
+        assert await session.error("GET", f"{path}/{id}", 404) == unknown(kind)
 
 
 async def _lists(session: Session) -> None:
@@ -126,8 +148,9 @@ async def _lists(session: Session) -> None:
     assert [card["id"] for card in (await ask("GET", "/v1/models"))["data"]] == names
     for name in names:
         assert (await ask("GET", f"/v1/models/{name}"))["id"] == name
-    assert await ask("GET", "/v1/models/no/such", 404) == {
-        "error": "The model 'no/such' does not exist"
+    assert await session.error("GET", "/v1/models/no/such", 404) == {
+        "error": "The model 'no/such' does not exist",
+        "reason": "not_found",
     }
 
 
@@ -162,8 +185,8 @@ async def _weights(session: Session) -> None:
     verified = await session.json("POST", "/weights/verify")
     assert (verified["consistent"], verified["stale"]) == (True, [])
     assert len(verified["models"]) == len(urls)
-    refused = await session.json("POST", "/weights/resolve", 409, json={"action": "retry"})
-    assert refused == {"error": "No update was interrupted"}
+    refused = await session.error("POST", "/weights/resolve", 409, json={"action": "retry"})
+    assert refused == {"error": "No update was interrupted", "reason": "conflict"}
 
 
 async def _workers(session: Session) -> None:
@@ -178,8 +201,9 @@ async def _workers(session: Session) -> None:
     assert (await ask("GET", f"/workers/{mesh.id}"))["worker"] == changed["worker"]
     gone = await ask("DELETE", f"/workers/{mesh.id}")
     assert gone == {"status": "success", "worker_id": mesh.id, "state": "removed"}
-    assert await ask("GET", f"/workers/{mesh.id}", 404) == {
-        "error": f"Worker {mesh.url} is not registered"
+    assert await session.error("GET", f"/workers/{mesh.id}", 404) == {
+        "error": f"Worker {mesh.url} is not registered",
+        "reason": "not_found",
     }
     assert (await ask("POST", "/workers", json={"url": mesh.url}))["worker"]["url"] == mesh.url
     removed = await ask("POST", f"/remove_worker?url={mesh.url}")
@@ -209,6 +233,13 @@ async def _router(session: Session) -> None:
     assert (await ask("GET", "/queue"))["waiting"] == []
     for method, path in (("DELETE", "/queue/x"), ("GET", "/rollouts/x"), ("DELETE", "/rollouts/x")):
         await session.ask(method, path, status=404)
+    assert (await ask("GET", "/config"))["options"]["fair"]["changeable"] is True
+    reloaded = await ask("POST", "/reload")
+    assert (reloaded["status"], reloaded["changed"]) == ("success", [])
+    for path, name in (("/metrics", b"sgl_droute_"), ("/engine_metrics", b'worker="')):
+        assert name in (await session.ask("GET", path)).body
+    told = await session.endless("/events", until=b"event: hello\n")
+    assert b"\r\nContent-Type: text/event-stream" in told
 
 
 @pytest_twisted.ensureDeferred

@@ -180,14 +180,36 @@ async def test_late_answers_are_cut(patience: str, tmp_path: Path) -> None:
     assert "stopping: answers cut: 1" in (tmp_path / "log").read_text()
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
+@pytest_twisted.ensureDeferred
+async def test_a_hangup(command: tuple[str, ...], tmp_path: Path) -> None:
+    """
+    SIGHUP has the file read again, however the router was started; what is under way is answered,
+    and the signals that end it still do.
+    """
+    file = tmp_path / "router.toml"
+    file.write_text("queue-size = 5")
+    async with busy(tmp_path, "--config", str(file), command=command) as router:
+        file.write_text("queue-size = 7")
+        router.process.send_signal(signal.SIGHUP)
+        await eventually(lambda: "changed: queue-size" in (tmp_path / "log").read_text())
+        router.worker.write(HEAD + b"fine")
+        await router.client.until_received(b"fine")
+        asked = await connect(router.port)
+        asked.write(b"GET /config HTTP/1.1\r\nHost: router\r\n\r\n")
+        await asked.until_received(b'"queue-size":{"value":7,"source":"file"')
+        router.process.send_signal(TERM)
+        assert await router.ended() == -TERM
+
+
 @pytest_twisted.ensureDeferred
 async def test_other_signals(tmp_path: Path) -> None:
     """
-    SIGHUP does what it does to any program.
+    Signals that mean nothing to the router do what they do to any program.
     """
     async with busy(tmp_path) as router:
-        router.process.send_signal(signal.SIGHUP)
-        assert await router.ended() == -signal.SIGHUP
+        router.process.send_signal(signal.SIGUSR2)
+        assert await router.ended() == -signal.SIGUSR2
 
 
 @pytest.mark.parametrize("handler", ["signal.SIG_IGN", "lambda *_: None"])

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 import pytest
+from twisted.logger import LogEvent
 
 from tests.integration.answers import assert_well_told
 from tests.integration.strict_worker import Received, StrictWorker
@@ -78,7 +79,10 @@ def assert_timed_out(client: Client, part: str) -> None:
     [answer] = client.answers
     assert answer.status == 408
     assert_well_told(answer)
-    assert answer.json == {"error": f"The request's {part} did not arrive within 60 s"}
+    assert answer.error == {
+        "error": f"The request's {part} did not arrive within 60 s",
+        "reason": "client_too_slow",
+    }
     assert answer.closes
     assert client.closed is not None
 
@@ -191,7 +195,10 @@ def test_bodies_that_drip(router: WiredRouter) -> None:
     router.wait(2)
     [answer] = client.answers
     assert answer.status == 408
-    assert answer.json == {"error": "The request's body came with less than 100 bytes per second"}
+    assert answer.error == {
+        "error": "The request's body came with less than 100 bytes per second",
+        "reason": "client_too_slow",
+    }
     assert answer.closes
     assert router.worker.requests == []
 
@@ -398,7 +405,10 @@ def test_chunks_that_are_too_small(router: WiredRouter) -> None:
     assert client.statuses == [200]
     client.send(POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 50_000)
     assert client.statuses == [200, 400]
-    assert client.answers[1].json == {"error": "Malformed request: the chunks are too small"}
+    assert client.answers[1].error == {
+        "error": "Malformed request: the chunks are too small",
+        "reason": "bad_request",
+    }
 
 
 def test_a_request_id_of_another_request(router: WiredRouter) -> None:
@@ -411,6 +421,27 @@ def test_a_request_id_of_another_request(router: WiredRouter) -> None:
     ids = [answer.headers[b"x-request-id"] for answer in client.answers]
     assert ids[0] == b"one"
     assert ids[1] not in (b"one", b"")
+
+
+def test_what_reaches_no_route_is_in_the_log(router: WiredRouter, logged: list[LogEvent]) -> None:
+    """
+    Requests that are refused, come too late or end within their body have their line as well.
+    """
+    body = b"Content-Length: 9\r\n\r\nx"
+    for data in (b"no HTTP\r\n\r\n", GET, POST + body, POST):
+        router.connect(data)
+    router.connect(POST + b"X-Request-Id: gone\r\n" + body).transport.abortConnection()
+    router.wait(READ + 1)
+    lines = [event for event in logged if event["log_namespace"] == "sgl_droute.request"]
+    told = sorted((line["code"], line["status"] or 0, line["path"] or "") for line in lines)
+    assert told == [
+        ("bad_request", 400, ""),
+        ("client_gone_sending", 0, "/a"),
+        ("client_too_slow", 408, ""),
+        ("client_too_slow", 408, "/a"),
+        ("done", 200, "/a"),
+    ]
+    assert [line["bytes_in"] for line in lines if line["id"] == "gone"] == [1]
 
 
 def test_more_than_was_asked_for_behind_a_last_answer(large_router: WiredRouter) -> None:
