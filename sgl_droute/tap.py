@@ -177,7 +177,9 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     router.following.call(lambda settings: process.set_log_level(settings.log_level))
     process.on_hangup = router.reloading.reload_by_signal
     if settings.simulated_workers:
-        fleet = SimulatedFleet(reactor, settings.simulated_workers, router.pool, router.networks)
+        fleet = SimulatedFleet(
+            reactor, settings.simulated_workers, router.pool, router.control.networks
+        )
         fleet.setServiceParent(process)
     router.setServiceParent(process)
     return process

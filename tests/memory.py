@@ -20,7 +20,8 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from sgl_droute.errors import ConnectRefused
-from sgl_droute.service import Roads, RouterService
+from sgl_droute.roads import Roads
+from sgl_droute.service import RouterService
 from sgl_droute.settings import RouterSettings
 from sgl_droute.simulator.settings import SimulatorSettings
 from sgl_droute.simulator.worker import SimulatedWorker

@@ -67,15 +67,15 @@ def of(router: RouterService) -> Any:
 FOLLOWED: dict[str, tuple[str, Callable[[Any], Any], Any]] = {
     "max_clients": ("77", lambda router: next(iter(router._sites)).max_clients, 77),
     "max_connections": ("9", lambda router: router.turns.scheduler.rules.max_running, 9),
-    "timeout": ("31", lambda router: router._broadcasts.client.timeout, 31.0),
-    "connect_timeout": ("2", lambda router: router._roads.probes.connect_timeout, 2.0),
+    "timeout": ("31", lambda router: router.control.broadcasts.client.timeout, 31.0),
+    "connect_timeout": ("2", lambda router: router.control.roads.probes.connect_timeout, 2.0),
     "idle_timeout": ("3", lambda router: next(iter(router._sites)).idle_timeout, 3.0),
     "read_timeout": ("4", lambda router: next(iter(router._sites)).read_timeout, 4.0),
     "max_body_size": ("'1K'", lambda router: next(iter(router._sites)).max_body_size, 1024),
-    "health_check_interval": ("6", lambda router: router._monitor.interval, 6.0),
-    "health_check_timeout": ("7", lambda router: router._monitor.client.timeout, 7.0),
-    "health_check_failure_threshold": ("8", lambda router: router._monitor.threshold, 8),
-    "readmit_after": ("5", lambda router: router._monitor.readmit, 5),
+    "health_check_interval": ("6", lambda router: router.control.monitor.interval, 6.0),
+    "health_check_timeout": ("7", lambda router: router.control.monitor.client.timeout, 7.0),
+    "health_check_failure_threshold": ("8", lambda router: router.control.monitor.threshold, 8),
+    "readmit_after": ("5", lambda router: router.control.monitor.readmit, 5),
     "stale_weights": ("'serve'", lambda router: router.pool.epochs.tolerant, True),
     "routing_algorithm": (
         "'least-work'",
@@ -92,29 +92,24 @@ FOLLOWED: dict[str, tuple[str, Callable[[Any], Any], Any]] = {
         4,
     ),
     "strict_model": ("true", lambda router: router.turns.scheduler.rules.strict_model, True),
-    "job_poll_interval": ("1.5", lambda router: jobs_of(router).interval, 1.5),
+    "job_poll_interval": ("1.5", lambda router: router.control.jobs.interval, 1.5),
     "allow_file_fields": ("true", lambda router: router._door.file_fields, True),
     "api_keys": ("'keys'", lambda router: router._door.keyring.inference, True),
     "admin_keys": ("'keys'", lambda router: router._door.keyring.management, True),
     "add_worker_allow": (
         "['10.0.0.0/8']",
-        lambda router: router.networks.limit("http://unnamed:1"),
+        lambda router: router.control.networks.limit("http://unnamed:1"),
         True,
     ),
     "cors_origins": ("['https://a']", lambda router: router._cors.origins, ("https://a",)),
     "webhook_hosts": (
         "['a.example']",
-        lambda router: router._webhooks.hosts.have("http://a.example"),
+        lambda router: router.control.webhooks.hosts.have("http://a.example"),
         True,
     ),
-    "webhook_secret": ("'keys'", lambda router: bool(router._webhooks.secret), True),
+    "webhook_secret": ("'keys'", lambda router: bool(router.control.webhooks.secret), True),
     "queue_alert": ("12", lambda router: router.telemetry.reporter.alarm.threshold, 12),
 }
-
-
-def jobs_of(router: Any) -> Any:
-    """The service that follows jobs."""
-    return next(each for each in router if type(each).__name__ == "JobWatch")
 
 
 @pytest.fixture
@@ -259,7 +254,7 @@ def test_health_checks_keep_the_new_pace_at_once(tmp_path: Path) -> None:
     A shorter interval does not wait for the end of a longer one.
     """
     process = Process(tmp_path, "worker-urls = ['http://127.0.0.1:9']\nhealth-check-interval = 900")
-    monitor = of(process.router)._monitor
+    monitor = of(process.router).control.monitor
     asked: list[float] = []
 
     def check(worker: object) -> Deferred[None]:

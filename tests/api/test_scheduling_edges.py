@@ -219,7 +219,7 @@ def test_a_video_that_is_made_at_once() -> None:
     assert answer(post(router, "v", VIDEOS, json=VIDEO)).status == 200
     router.settle()
     [worker] = router.service.pool
-    shown: Any = router.service.speeds.shown(worker)
+    shown: Any = router.service.control.speeds.shown(worker)
     assert shown["video"]["samples"] == 1
     assert nothing_left(router)
 

@@ -92,7 +92,7 @@ async def test_names_of_workers() -> None:
             assert "localhost, which resolves to" in refused.json["error"]
             # As one that was registered before the option was what it is now.
             registered = router.service.pool.add(url)
-            await router.service._monitor.check_anew(registered)
+            await router.service.control.monitor.check_anew(registered)
             [known] = router.service.pool
             assert "is in none of --add-worker-allow" in known.last_error
             answer = await ask(router.url, "GET", "/x")

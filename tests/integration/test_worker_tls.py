@@ -49,7 +49,7 @@ async def on_every_road(router: Router) -> tuple[Reply, Reply, str, Any]:
     What came of a request, of a call to the whole fleet, of a health check and of a WebSocket.
     """
     [worker] = router.service.pool
-    await router.service._monitor.check_anew(worker)
+    await router.service.control.monitor.check_anew(worker)
     [worker] = router.service.pool
     answer = await ask(router.url, "GET", "/some/path")
     called = await ask(router.url, "POST", "/get_weights_checksum")
