@@ -7,6 +7,7 @@ It knows statuses and sentences; `sgl_droute.api.replies` turns an error into an
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 # Seconds that a client is told to stay away at most: predictions are not better than that.
 _LONGEST_WAIT = 3600
@@ -22,12 +23,14 @@ class RouterError(Exception):
     Attributes:
         status: HTTP status of the answer.
         reason: One word for programs; those of all kinds are listed in ``docs/logs.md``.
+        also: What `reason` may be besides, for single errors of this very kind.
         headers: Headers that the answer needs besides, such as ``Allow``.
         fields: What the JSON object has besides.
     """
 
     status = 500
     reason = "internal_error"
+    also: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class TooManyRequests(RouterError):
 
     status = 429
     reason = "rate_limited"
+    also = ("too_many_in_flight",)
 
 
 class NotFound(RouterError):
@@ -167,6 +171,18 @@ class NoWorker(RouterError):
 
     status = 503
     reason = "no_worker"
+    # The last ones are those of the worker that holds what was asked for.
+    also = (
+        "stopping",
+        "too_many_clients",
+        "worker_failed",
+        "worker_reset",
+        "worker_unreachable",
+        "worker_refused",
+        "worker_untrusted",
+        "worker_connect_timeout",
+        "worker_timeout",
+    )
 
 
 class Refused(RouterError):
@@ -180,6 +196,8 @@ class Refused(RouterError):
     """
 
     status = 503
+    reason = "queue_full"
+    also: tuple[str, ...] = ("queue_timeout", "webhooks_full")
 
     def __init__(
         self,
@@ -204,30 +222,40 @@ class TooLate(Refused):
     """It would end behind its deadline."""
 
     status = 429
+    reason = "deadline"
+    also = ()
 
 
 class DeadlinePassed(Refused):
     """Its deadline came while it waited."""
 
     status = 504
+    reason = "deadline"
+    also = ()
 
 
 class PreconditionFailed(Refused):
     """It requires weights that no worker has."""
 
     status = 412
+    reason = "epoch"
+    also = ()
 
 
 class Cancelled(Refused):
     """Somebody took it out of the line."""
 
     status = 409
+    reason = "cancelled"
+    also = ()
 
 
 class NotWaiting(Refused):
     """It is to be taken out of the line and is at its worker, which cannot cancel."""
 
     status = 409
+    reason = "running"
+    also = ()
 
 
 class NoSockets(RouterError):
@@ -311,3 +339,19 @@ class ConnectTimeout(NotConnected, WorkerTimeout):
     status = 504
     reason = "worker_connect_timeout"
     gone = False
+
+
+def reasons() -> dict[int, list[str]]:
+    """
+    Every reason that an error may have, by the status of its answer.
+    """
+    found: dict[int, set[str]] = {}
+    for kind in _kinds(RouterError):
+        found.setdefault(kind.status, set()).update((kind.reason, *kind.also))
+    return {status: sorted(words) for status, words in sorted(found.items())}
+
+
+def _kinds(kind: type[RouterError]) -> Iterator[type[RouterError]]:
+    yield kind
+    for each in kind.__subclasses__():
+        yield from _kinds(each)

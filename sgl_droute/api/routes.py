@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import cache
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 from attrs import define
@@ -29,8 +30,10 @@ from sgl_droute.api.inference import Inference
 from sgl_droute.api.lists import Lists
 from sgl_droute.api.management import Management
 from sgl_droute.api.observe import Observe
+from sgl_droute.api.openapi.document import document
 from sgl_droute.api.owned import Owned
 from sgl_droute.api.reading import parameter
+from sgl_droute.api.replies import reply
 from sgl_droute.api.tunnels import Tunnels, asks_for_tunnel
 from sgl_droute.api.updates import Updates
 from sgl_droute.api.waiting import Waiting
@@ -365,6 +368,10 @@ class RouterAPI:
     def reload(self, request: Request) -> bytes:
         return self.configuration.reload(request)
 
+    @client("/openapi.json", "GET")
+    def openapi(self, request: Request) -> bytes:
+        return reply(request, _described())
+
     # The live page.
 
     @everyone("/dashboard", "GET")
@@ -396,6 +403,11 @@ class RouterAPI:
             return await self.lists.jobs(request, collection)
         await self.owned.record(request, kind, named)
         return None
+
+
+@cache
+def _described() -> dict[str, Any]:
+    return document(RouterAPI)
 
 
 def _answer_other_methods(api: type[RouterAPI]) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from math import prod
 from typing import Any
 
@@ -24,6 +25,7 @@ from sgl_droute.simulator.replies import (
     detail,
     internal_error,
     json_reply,
+    missing,
     unprocessable,
 )
 from sgl_droute.simulator.schema import (
@@ -132,6 +134,22 @@ def _shape(engine: Engine, fields: Fields) -> Shape:
     return evolve(shape, outputs=max(1, whole(wanted or 1)))
 
 
+def _vertex_problems(given: Fields) -> Iterator[Problem]:
+    if "instances" not in given:
+        yield missing(("body", "instances"), given)
+        return
+    instances, parameters = given["instances"], given.get("parameters")
+    where = ("body", "instances")
+    if not isinstance(instances, list):
+        yield Problem("list_type", where, "Input should be a valid list", instances)
+        return
+    strays = [(where, one) for one in instances if not isinstance(one, dict)]
+    if not isinstance(parameters, dict | None):
+        strays.append((("body", "parameters"), parameters))
+    for location, value in strays:
+        yield Problem("dict_type", location, "Input should be a valid dictionary", value)
+
+
 @define(eq=False)
 class Vertex:
     """
@@ -142,17 +160,13 @@ class Vertex:
 
     async def generate(self, body: bytes, content_type: str | None) -> Reply:
         given = parse_object(body, content_type)
-        instances = given.get("instances")
+        found = list(_vertex_problems(given))
+        if found:
+            raise unprocessable(*found)
         parameters = given.get("parameters") or {}
-        if not isinstance(instances, list) or not isinstance(parameters, dict):
-            raise internal_error()
-        strays = [one for one in instances if not isinstance(one, dict)]
-        if strays:
-            message = "Input should be a valid dictionary"
-            raise unprocessable(Problem("dict_type", ("body", "instances"), message, strays[0]))
         each = [
             Deferred.fromCoroutine(self._predict({**parameters, **instance}))
-            for instance in instances
+            for instance in given["instances"]
         ]
         results = await DeferredList(each)
         return json_reply({"predictions": [result for _, result in results]})

@@ -21,6 +21,7 @@ from typing import Any
 from bench.harness.ports import free_port as free_port
 
 BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 def environment() -> dict[str, str]:

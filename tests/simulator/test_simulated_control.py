@@ -249,6 +249,27 @@ def test_vertex_instances_that_are_no_objects(worker: MemoryWorker, instance: ob
     assert answer.json["detail"][0]["type"] == "dict_type"
 
 
+@pytest.mark.parametrize(
+    ("body", "kind", "field"),
+    [
+        ({}, "missing", "instances"),
+        ({"instances": None}, "list_type", "instances"),
+        ({"instances": {"prompt": "x"}}, "list_type", "instances"),
+        ({"instances": [], "parameters": [1]}, "dict_type", "parameters"),
+    ],
+)
+def test_vertex_bodies_of_another_shape(
+    worker: MemoryWorker, body: object, kind: str, field: str
+) -> None:
+    """
+    A body that the schema does not have is a 422, and no failure of the worker.
+    """
+    answer = post(worker, "/vertex_generate", body)
+    assert answer.status == 422
+    (problem,) = answer.json["detail"]
+    assert (problem["type"], problem["loc"]) == (kind, ["body", field])
+
+
 def test_safetensors_checks_its_size() -> None:
     """
     Data that does not fit the shape is refused.
