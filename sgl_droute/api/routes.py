@@ -412,21 +412,22 @@ def _described() -> dict[str, Any]:
 
 def _answer_other_methods(api: type[RouterAPI]) -> None:
     """
-    Answer 405 on the router's own paths, which the route that takes any path would forward, and
-    ``OPTIONS``.
+    Answer ``OPTIONS``, and 405, on the paths that take some methods only; the route that takes any
+    path would forward them.
     """
+    rules = list(api.routes.url_map.iter_rules())
+    forwarded = {rule.rule for rule in rules if rule.methods is None}
     allowed: defaultdict[str, set[str]] = defaultdict(set)
     needed: dict[str, Access] = {}
-    for rule in api.routes.url_map.iter_rules():
-        if rule.rule == _ANYTHING:
+    for rule in rules:
+        if rule.rule in forwarded:
             continue
-        allowed[rule.rule] |= rule.methods or _ANY_METHOD
+        allowed[rule.rule] |= rule.methods or set()
         access = api.access[rule.endpoint]
         needed[rule.rule] = min(access, needed.get(rule.rule, access))
     for path, methods in allowed.items():
         listed = ", ".join(sorted(methods | {"OPTIONS"}))
-        if "OPTIONS" not in methods:
-            _answer_options(api.routes, api.access, path, listed)
+        _answer_options(api.routes, api.access, path, listed)
         refused = f"405 {path}"
         api.routes.route(path, endpoint=refused)(_not_allowed(listed))
         api.access[refused] = needed[path]

@@ -155,6 +155,10 @@ def test_the_route_table_is_complete() -> None:
         "/events": get,
         "/config": get,
         "/reload": post,
+        "/dashboard": get,
+        "/dashboard/": get,
+        "/dashboard/<path:name>": get,
+        "/dashboard/stream": get,
     }
 
 

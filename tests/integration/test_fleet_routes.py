@@ -238,8 +238,12 @@ async def _router(session: Session) -> None:
     assert (reloaded["status"], reloaded["changed"]) == ("success", [])
     for path, name in (("/metrics", b"sgl_droute_"), ("/engine_metrics", b'worker="')):
         assert name in (await session.ask("GET", path)).body
-    told = await session.endless("/events", until=b"event: hello\n")
-    assert b"\r\nContent-Type: text/event-stream" in told
+    for path, event in (("/events", b"event: hello\n"), ("/dashboard/stream", b"event: state\n")):
+        told = await session.endless(path, until=event)
+        assert b"\r\nContent-Type: text/event-stream" in told
+    assert b"<!doctype html>" in (await session.ask("GET", "/dashboard")).body.lower()
+    assert (await session.ask("GET", "/dashboard/app.js")).body
+    await session.ask("GET", "/dashboard/", 308)
 
 
 @pytest_twisted.ensureDeferred
