@@ -20,6 +20,7 @@ from attrs import field, frozen
 from sgl_droute.fleet.worker import Concurrency
 from sgl_droute.options import OPTIONS, Option, nearest, parse_worker
 from sgl_droute.settings import parse_concurrency
+from sgl_droute.text_files import text_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,7 +29,6 @@ else:
 
 WORKERS = "workers"
 
-_LARGEST = 1 << 20
 _MOST_AT_ONCE = 1_000_000
 _SLOWEST, _FASTEST = 0.001, 1000.0
 
@@ -76,28 +76,12 @@ def read_file(path: str) -> FileContents:
         ValueError: It cannot be read, or says something that cannot be; one sentence that names
             the file and, where that is known, the line.
     """
-    text = _text_of(path)
+    text = text_of(path)
     try:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as problem:
         raise ValueError(f"{path}: {problem}") from problem
     return _Reader(path, text).contents(document)
-
-
-def _text_of(path: str) -> str:
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError(f"{path}: not a file")  # to read from a pipe could take forever
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_LARGEST + 1)
-    except OSError as problem:
-        raise ValueError(f"{path}: {problem.strerror}") from None
-    if len(data) > _LARGEST:
-        raise ValueError(f"{path}: larger than {_LARGEST} bytes")
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not UTF-8") from None
 
 
 @frozen

@@ -18,12 +18,12 @@ from twisted.logger import Logger
 
 from sgl_droute.api.door import Door
 from sgl_droute.fleet.keyring import Key, Keyring, keyring, parse_keys
+from sgl_droute.text_files import text_of
 
 log = Logger()
 
 # Seconds between two looks at the files.
 INTERVAL = 1.0
-_LARGEST = 1 << 20
 
 # What tells that a file has changed; None for one that is not there.
 Stamp = tuple[int, int, int] | None
@@ -138,20 +138,7 @@ class KeyFiles(Service):
 def _keys_of(path: str) -> tuple[Key, ...] | None:
     if not path:
         return None
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError(f"{path}: not a file")  # to read from a pipe could take forever
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_LARGEST + 1)
-    except OSError as problem:
-        raise ValueError(f"{path}: {problem.strerror}") from None
-    if len(data) > _LARGEST:
-        raise ValueError(f"{path}: larger than {_LARGEST} bytes")
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not UTF-8") from None
-    return parse_keys(text, path)
+    return parse_keys(text_of(path), path)
 
 
 def _stamp(path: str) -> Stamp:

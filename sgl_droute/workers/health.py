@@ -21,6 +21,7 @@ from sgl_droute.fleet.pool import Pool
 from sgl_droute.fleet.worker import Probe, Worker
 from sgl_droute.workers.client import Call, WorkerClient
 from sgl_droute.workers.once import Once
+from sgl_droute.workers.rounds import retime
 
 log = Logger()
 
@@ -77,10 +78,8 @@ class HealthMonitor(Service):
         """
         Let *interval* seconds be between rounds from now on.
         """
-        if interval != self.interval:
-            self.interval = self._loop.interval = interval
-            if self._loop.running:
-                self._loop.reset()
+        self.interval = interval
+        retime(self._loop, interval)
 
     def stopService(self) -> Deferred[Any]:
         """

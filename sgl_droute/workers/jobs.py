@@ -27,6 +27,7 @@ from sgl_droute.fleet.worker import Worker
 from sgl_droute.workers.client import WorkerClient
 from sgl_droute.workers.once import Once
 from sgl_droute.workers.records import ask_for, says_unknown
+from sgl_droute.workers.rounds import retime
 from sgl_droute.workers.turns import Turns
 
 log = Logger()
@@ -84,10 +85,8 @@ class JobWatch(Service):
         """
         Let *interval* seconds be between rounds from now on.
         """
-        if interval != self.interval:
-            self.interval = self._loop.interval = interval
-            if self._loop.running:
-                self._loop.reset()
+        self.interval = interval
+        retime(self._loop, interval)
 
     def stopService(self) -> Deferred[Any]:
         """
