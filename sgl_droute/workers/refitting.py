@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal
 
 from attrs import define, evolve, field, frozen
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -346,7 +346,10 @@ class Refitting:
             raise NotDrained(f"Nothing was updated: after {timeout:g} s there is still work")
 
         left = max(0.0, end - self.clock.seconds())
-        await waiting.addTimeout(left, self.clock, onTimeoutCancel=too_late)
+        try:
+            await waiting.addTimeout(left, self.clock, onTimeoutCancel=too_late)
+        except FirstError as first:  # who cancels this, at the router's stop, is to see just that
+            first.subFailure.raiseException()
 
     def _at_work(self, models: Collection[Model]) -> list[Worker]:
         self.turns.look()  # nobody else does while no job waits, and what clients left ends by that

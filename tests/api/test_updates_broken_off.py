@@ -5,6 +5,8 @@ is full, or workers are being brought up to date meanwhile.
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from sgl_droute.fleet.weights import DISK
@@ -88,3 +90,23 @@ def test_accept_while_workers_catch_up() -> None:
     router.wait(60)
     assert epochs(router) == dict.fromkeys("abcd", 2)
     assert [sources(router, name) for name in "abcd"] == [{"new"}] * 4
+
+
+def test_the_router_stops_behind_a_fence() -> None:
+    """
+    A router that is stopped while a fenced update waits for what workers may still be at stops in
+    peace, and nothing was updated.
+    """
+    router = fleet(*"abc", durable=True)
+    for name in "abc":
+        fault(router, name, "/stats", times=1000, hang=True)
+    client = updating(router, "new", "?mode=fenced&drain_timeout=60")
+    router.wait(2)
+    assert client.reply is None
+    stop(router)
+    del client
+    gc.collect()  # what nobody has looked at is logged when it goes
+    router.start_again()
+    router.wait(20)
+    assert not any(DISK in orders(router, name) for name in "abc")
+    assert weights(router)["interrupted"] is None
