@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import re
 import resource
 import signal
 import socket
@@ -40,6 +41,7 @@ from twisted.python.failure import Failure
 from sgl_droute.log_lines import Form
 from sgl_droute.logs import FORMS, ProcessLog, Put, form_for_syslog, to_file, to_syslog
 from sgl_droute.open_files import open_files_limit
+from sgl_droute.options import nearest
 
 log = Logger()
 
@@ -60,13 +62,21 @@ class CommandOptions(usage.Options):
         try:
             super().parseOptions(options)
         except usage.UsageError as problem:
-            self.fail(problem)
+            self.fail(f"{problem}{self._meant_by(str(problem))}")
 
     def fail(self, problem: object) -> NoReturn:
         """
         End the program with one line that names the command and *problem*.
         """
         raise SystemExit(one_line(self.command, problem))
+
+    def _meant_by(self, problem: str) -> str:
+        """
+        Which option was probably meant by one that is none, for the end of *problem*.
+        """
+        wrong = re.fullmatch(r"option (--\S+) not recognized", problem)
+        known = [f"--{name.rstrip('=')}" for name in self.longOpt]
+        return "" if wrong is None else nearest(wrong[1], known)
 
     def parseArgs(self, *words: str) -> None:
         if words:

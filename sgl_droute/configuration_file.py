@@ -99,7 +99,7 @@ class _Reader:
             if key == WORKERS:
                 continue
             with self._at(key):
-                option = _option(key)
+                option = _option(key, value)
                 if option.name in values:
                     raise ValueError(f"{key} is there twice, with - and with _")
                 values[option.name] = option.from_toml(value, key, os.path.dirname(self.path))
@@ -140,9 +140,13 @@ class _Reader:
             raise ValueError(f"{where}: {problem}") from problem
 
 
-def _option(key: str) -> Option:
+def _option(key: str, value: Any) -> Option:
     option = OPTIONS.get(key.replace("-", "_"))
     if option is None:
+        if isinstance(value, dict):
+            raise ValueError(
+                f"there is no table {key}: options stand in none, workers in [[workers]]"
+            )
         known = [each.spelling for each in OPTIONS.values()]
         hint = nearest(key.replace("_", "-"), [*known, WORKERS])
         raise ValueError(f"there is no option {key}{hint}")

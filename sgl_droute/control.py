@@ -247,7 +247,6 @@ class FleetControl(MultiService):
         Have all parts follow the settings.
         """
         following, monitor, jobs = self._following, self.monitor, self.jobs
-        following.check(lambda settings: Hosts.of(settings.webhook_hosts))
         following.check(lambda settings: read_secret(settings.webhook_secret))
         following.keep(self.networks, networks="add_worker_allow", named="worker_urls")
         following.keep(

@@ -21,6 +21,7 @@ from attrs.validators import ge, in_, le
 from sgl_droute.errors import BadRequest
 from sgl_droute.fleet.selection import ALGORITHMS
 from sgl_droute.fleet.urls import normalise_worker_url
+from sgl_droute.fleet.webhook_hosts import Hosts
 from sgl_droute.fleet.worker import Concurrency
 from sgl_droute.state.address import parse_state
 
@@ -176,6 +177,18 @@ def parse_origins(text: str) -> tuple[str, ...]:
     for word in words:
         if word != "*" and not _ORIGIN.fullmatch(word):
             raise ValueError(f"{word!r} is not an origin such as https://studio.example.com")
+    return words
+
+
+def parse_hosts(text: str) -> tuple[str, ...]:
+    """
+    The hosts of webhooks in *text*, as `parse_words`.
+
+    Raises:
+        ValueError: One of them is none, nor a network.
+    """
+    words = parse_words(text)
+    Hosts.of(words)
     return words
 
 
@@ -379,7 +392,8 @@ class RouterSettings:
         "File with the certificate and key (PEM) that the router shows to workers."
     )
     webhook_hosts: tuple[str, ...] = _words(
-        "Hosts that X-Webhook-Url may name: names, *.example.com, or networks; none if empty."
+        "Hosts that X-Webhook-Url may name: names, *.example.com, or networks; none if empty.",
+        parse_hosts,
     )
     webhook_secret: str = _input("File with the secret that webhooks are signed with.")
     queue_alert: int = _count(

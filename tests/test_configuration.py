@@ -264,7 +264,7 @@ def test_workers(tmp_path: Path) -> None:
         ),
         (
             "[worker]\nurl = 1",
-            "router.toml, line 1: there is no option worker; did you mean workers?",
+            "router.toml, line 1: there is no table worker: options stand in none, workers in",
         ),
         ("zzz = 1", "router.toml, line 1: there is no option zzz"),
         ("verbose = true", "router.toml, line 1: there is no option verbose"),
@@ -286,6 +286,7 @@ def test_workers(tmp_path: Path) -> None:
         ("routing-algorithm = 'x'", "router.toml, line 1: routing-algorithm must be in ("),
         ("listen = 'tcp:1'", "router.toml, line 1: listen must be a list of texts such as ["),
         ("cors-origins = [1]", "router.toml, line 1: cors-origins must be a list of texts"),
+        ("webhook-hosts = ['h:1']", "router.toml, line 1: webhook-hosts: 'h:1' is no host name"),
         ("cors-origins = ['a']", "router.toml, line 1: cors-origins: 'a' is not an origin"),
         (
             "worker-urls = ['ftp://a']",

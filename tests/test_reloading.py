@@ -173,7 +173,7 @@ def test_what_needs_a_restart(name: str, tmp_path: Path) -> None:
         ("queue-sise = 1", "line 1: there is no option queue-sise; did you mean queue-size?"),
         ("fair = true\ntimeout = -1", "line 2: timeout: '-1' is not a number of seconds above 0"),
         ("api-keys = 'nowhere'", "there is no file"),
-        ("webhook-hosts = ['!']\nfair = true", "'!' is no host name"),
+        ("webhook-hosts = ['!']\nfair = true", "line 1: webhook-hosts: '!' is no host name"),
         ("webhook-secret = 'empty'", "The webhook secret is empty"),
         ("admin-keys = 'broken'", "broken, line 1"),
     ],

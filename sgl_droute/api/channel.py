@@ -100,7 +100,7 @@ class RouterChannel(Protocol):
         if self._linger is not None:
             self._linger.cancel()
         if self._phase == "body":
-            self._never_routed(None)
+            self._never_routed(self._id(), None)
         request, self._request = self._request, None
         self._outlet.source = None
         try:
@@ -363,7 +363,10 @@ class RouterChannel(Protocol):
         """
         if self._phase == "closing":
             return
-        self._outlet.write(refusal(error, self._never_routed(error)))
+        id = self._id()
+        answer = refusal(error, id)
+        self._outlet.write(answer)
+        self._never_routed(id, error, len(answer.partition(b"\r\n\r\n")[2]))
         self._close_reading()
 
     def _close(self) -> None:
@@ -416,12 +419,11 @@ class RouterChannel(Protocol):
         else:
             self.transport.abortConnection()
 
-    def _never_routed(self, error: RouterError | None) -> bytes:
+    def _never_routed(self, id: bytes, error: RouterError | None, bytes_out: int = 0) -> None:
         """
         Account for a request that is refused with *error*, or whose client hung up while it sent
-        its body; the request's id.
+        its body.
         """
-        id = self._given_id() or new_id()
         head, began = self._request_head, getattr(self._request, "began", None)
         account = Account(
             id=id.decode("latin-1"),
@@ -430,6 +432,7 @@ class RouterChannel(Protocol):
             began=self.site.reactor.seconds() if began is None else began,
             address=getattr(self._peer, "host", "") or "",
             bytes_in=getattr(self._request, "received", 0),
+            bytes_out=bytes_out,
         )
         if error is None:
             account.client_left()
@@ -437,14 +440,14 @@ class RouterChannel(Protocol):
             account.failed(error)
             account.status = error.status
         self.site.accounts.close(account)
-        return id
 
-    def _given_id(self) -> bytes | None:
+    def _id(self) -> bytes:
+        """The id of the request under way: its client's, or a new one."""
         if self._request is not None:
             values = self._request.requestHeaders.getRawHeaders(b"x-request-id", [])
         else:
             values = [v for name, v in self._reader.headers if name.lower() == b"x-request-id"]
-        return values[0] if values and values[0] else None
+        return values[0] if values and values[0] else new_id()
 
     # Limits of time.
 

@@ -22,6 +22,7 @@ from sgl_droute.api.door import ANYBODY, Caller, Door, caller_of
 from sgl_droute.api.wishes import wishes_of
 from sgl_droute.errors import BadRequest, Forbidden, RouterError, TooManyRequests, Unauthorized
 from sgl_droute.fleet.keyring import Key, Keyring, keyring
+from sgl_droute.log_lines import masked
 
 WEB = Key(name="web", digest=sha256(b"web-key").digest(), share=3.0)
 FILES = Key(name="files", digest=sha256(b"files-key").digest(), files=True)
@@ -134,13 +135,14 @@ def test_what_a_key_opens(
 
 def test_what_is_told() -> None:
     """
-    A refusal says in one sentence what is wrong, and names a key by its name only.
+    A refusal says in one sentence what is wrong, and names a key by its name only. The log has it
+    whole: nothing in it looks like a key.
     """
     told = [
         (
             visit(BOTH),
             Access.INFERENCE,
-            "This needs a key: Authorization: Bearer KEY, or X-Api-Key",
+            "This needs a key: Bearer KEY in Authorization, or KEY in X-Api-Key",
         ),
         (visit(BOTH, X_Api_Key="unknown"), Access.INFERENCE, "The key is not known"),
         (
@@ -160,7 +162,7 @@ def test_what_is_told() -> None:
         ),
     ]
     for came, access, sentence in told:
-        assert str(came.refused(access)) == sentence
+        assert str(came.refused(access)) == masked(sentence) == sentence
 
 
 @pytest.mark.parametrize(

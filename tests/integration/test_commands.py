@@ -74,7 +74,7 @@ def test_as_a_daemon(tmp_path: Path) -> None:
 
 
 WRONG = {
-    "unknown option": (["--prot", "1"], "option --prot not recognized"),
+    "unknown option": (["--prot", "1"], "option --prot not recognized; did you mean --port?"),
     "bare word": (["http://127.0.0.1:1"], "unexpected word 'http://127.0.0.1:1'"),
     "bad worker": (["--worker-urls", "ftp://x"], "must begin with http:// or https://"),
     "blocked worker": (["--worker-urls", "http://0xa9fea9fe"], "blocked"),

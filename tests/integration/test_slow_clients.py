@@ -444,6 +444,15 @@ def test_what_reaches_no_route_is_in_the_log(router: WiredRouter, logged: list[L
     assert [line["bytes_in"] for line in lines if line["id"] == "gone"] == [1]
 
 
+def test_what_the_router_says_itself_counts(router: WiredRouter, logged: list[LogEvent]) -> None:
+    """
+    The line of a request that reaches no route has the size of the answer that it got all the same.
+    """
+    [answer] = router.connect(b"no HTTP\r\n\r\n").answers
+    [line] = [event for event in logged if event["log_namespace"] == "sgl_droute.request"]
+    assert (answer.status, line["bytes_out"]) == (400, len(answer.body))
+
+
 def test_more_than_was_asked_for_behind_a_last_answer(large_router: WiredRouter) -> None:
     """
     A client that goes on sending behind its last request gets that one's answer whole: what it
