@@ -101,6 +101,19 @@ def test_no_route_is_open_by_mistake(folder: Path) -> None:
         assert ask(router, "GET", path).status == 200
 
 
+@pytest.mark.parametrize("up", ["../..", "%2e%2e/%2E%2e", "..%2F..", "x/../../..", "..%5c.."])
+def test_no_path_goes_up(up: str, folder: Path) -> None:
+    """
+    A key for generations gets no path to a worker that a proxy on the way could take for one of an
+    operator's.
+    """
+    router = locked(folder)
+    path = f"/v1/actions/{up}/update_weights_from_disk"
+    reply = ask(router, "POST", path, USER, json={"model_path": "x"})
+    assert (reply.status, reply.json["reason"]) == (400, "bad_request")
+    assert reply.json["error"] == "A path below /v1/actions/ must not go up"
+
+
 def test_workers_see_no_keys(folder: Path) -> None:
     """
     A generation with a key gets through, as the client of that name, and its key does not.
