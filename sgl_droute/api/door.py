@@ -141,6 +141,17 @@ class Door:
             return error
         return None
 
+    def still_admits(self, request: Request) -> bool:
+        """
+        Whether *request*, which was let in, has a key that may as much now as it might then; none,
+        where none is asked for.
+        """
+        had = caller_of(request).key
+        if had is None:
+            return not self.keyring.asks
+        keys = self.keyring.keys
+        return any(key.digest == had.digest and key.admin >= had.admin for key in keys)
+
     def names_files_freely(self, request: Request) -> bool:
         """
         As `sgl_droute.api.access.Doorkeeper.names_files_freely`.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from attrs import define, field
@@ -113,8 +113,12 @@ class Stream:
 
     def beat(self) -> None:
         """
-        Show that both ends are there: send a comment, or cut a client that takes nothing.
+        Show that both ends are there: send a comment, or cut a client that takes nothing. One that
+        may not listen any more has its stream ended.
         """
+        if not self._streams.may_listen(self._request):
+            self.end()
+            return
         if not self._paused:
             self._request.write(_COMMENT)
             return
@@ -192,10 +196,13 @@ class Streams:
         clock: Provides the time.
 
     Attributes:
+        may_listen: Whether who made a request may listen; asked with each comment, since keys
+            change.
         open_now: Those that have not ended, in the order in which they were opened.
     """
 
     clock: Any
+    may_listen: Callable[[Request], bool] = field(default=lambda request: True, init=False)
     open_now: dict[Stream, None] = field(factory=dict, init=False)
     _beats: LoopingCall = field(init=False)
     _stopping: bool = field(default=False, init=False)

@@ -412,3 +412,27 @@ def test_any_header_value(value: bytes, access: Access) -> None:
     except (Unauthorized, Forbidden, BadRequest):
         return
     assert access is Access.OPEN or caller.key is not None
+
+
+def test_who_may_stay() -> None:
+    """
+    Whoever was let in may stay as long as its key is one that may as much, whatever its limits are;
+    who has none, as long as none is asked for.
+    """
+    came = visit(BOTH, X_Api_Key="root-key")
+    came.admit(Access.ADMIN)
+    other = Key(name="other", digest=sha256(b"other-key").digest())
+    for ring, stays in (
+        (BOTH, True),
+        (keyring(SECRET, None, [other, evolve(ROOT, name="renamed", in_flight=1)]), True),
+        (keyring(SECRET, [WEB], [other]), False),
+        (keyring(SECRET, [ROOT], [other]), False),
+        (OPEN, False),
+    ):
+        came.door.use(ring)
+        assert came.door.still_admits(came.request) is stays
+    nobody = visit(OPEN)
+    nobody.admit(Access.ADMIN)
+    assert nobody.door.still_admits(nobody.request)
+    nobody.door.use(API_ONLY)
+    assert not nobody.door.still_admits(nobody.request)

@@ -114,6 +114,21 @@ def test_no_path_goes_up(up: str, folder: Path) -> None:
     assert reply.json["error"] == "A path below /v1/actions/ must not go up"
 
 
+@pytest.mark.parametrize("path", ["/events", "/dashboard/stream"])
+def test_a_key_that_is_gone_hears_nothing_more(path: str, folder: Path) -> None:
+    """
+    A stream that was opened with a key for the fleet ends when that is taken out of its file.
+    """
+    router = locked(folder)
+    stream = router.begin("GET", path, headers={"X-Api-Key": OPERATOR})
+    router.wait(60.0)
+    assert stream.reply is None
+    (folder / "admin").write_text(entry("other", "sk-another"))
+    router.wait(20.0)
+    assert stream.reply is not None
+    assert stream.reply.status == 200
+
+
 def test_workers_see_no_keys(folder: Path) -> None:
     """
     A generation with a key gets through, as the client of that name, and its key does not.
