@@ -180,7 +180,7 @@ class Door:
                 wrong = "Authorization must be Bearer and a key, X-Api-Key a key"
                 raise _unauthorized(wrong)
             if not given:
-                raise _unauthorized("This needs a key: Authorization: Bearer KEY, or X-Api-Key")
+                raise _unauthorized("This needs a key: in Authorization (Bearer), or X-Api-Key")
             if len(given) > 1:
                 raise BadRequest("The request brings different keys")
         key = self.keyring.find(given[0]) if sound and len(given) == 1 else None

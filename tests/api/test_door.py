@@ -22,6 +22,7 @@ from sgl_droute.api.door import ANYBODY, Caller, Door, caller_of
 from sgl_droute.api.wishes import wishes_of
 from sgl_droute.errors import BadRequest, Forbidden, RouterError, TooManyRequests, Unauthorized
 from sgl_droute.fleet.keyring import Key, Keyring, keyring
+from sgl_droute.log_lines import masked
 
 WEB = Key(name="web", digest=sha256(b"web-key").digest(), share=3.0)
 FILES = Key(name="files", digest=sha256(b"files-key").digest(), files=True)
@@ -140,7 +141,7 @@ def test_what_is_told() -> None:
         (
             visit(BOTH),
             Access.INFERENCE,
-            "This needs a key: Authorization: Bearer KEY, or X-Api-Key",
+            "This needs a key: in Authorization (Bearer), or X-Api-Key",
         ),
         (visit(BOTH, X_Api_Key="unknown"), Access.INFERENCE, "The key is not known"),
         (
@@ -161,6 +162,7 @@ def test_what_is_told() -> None:
     ]
     for came, access, sentence in told:
         assert str(came.refused(access)) == sentence
+        assert masked(sentence) == sentence  # the log takes nothing of it for a key
 
 
 @pytest.mark.parametrize(
