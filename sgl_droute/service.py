@@ -122,6 +122,7 @@ class RouterService(MultiService):
             reactor,
         )
         self._door = Door(reactor.seconds, Keyring(b""))
+        self.telemetry.streams.may_listen = self._door.still_admits
         self._key_files = KeyFiles(self._door, _key_sources_of(settings), reactor)
         self._cors = Cors(settings.cors_origins)
         self._resource = RouterResource(self._api(), self.accounts, self._door, self._cors)

@@ -122,6 +122,12 @@ class Options(CommandOptions):
             raise usage.UsageError(str(problem)) from problem
 
 
+def _warn_if_unlocked(settings: RouterSettings) -> None:
+    warning = unlocked(settings)
+    if warning is not None:
+        log.warn("{warning}", warning=warning)
+
+
 def repeated(words: list[str]) -> list[str]:
     """
     *words* with every further URL behind ``--worker-urls`` given an option of its own:
@@ -168,9 +174,8 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         options.fail(f"--state: {problem}")
     except ValueError as problem:
         options.fail(problem)
-    warning = unlocked(settings)
-    if warning is not None:
-        log.warn("{warning}", warning=warning)
+    _warn_if_unlocked(settings)
+    router.following.call(_warn_if_unlocked)
     tracing = open_tracing(os.environ)
     if tracing is not None:
         router.trace(tracing)

@@ -9,6 +9,7 @@ import math
 import sys
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -435,3 +436,23 @@ def test_the_collector_is_spared() -> None:
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)
+
+
+def test_keys_that_are_taken_away(logged: list[LogEvent], tmp_path: Path) -> None:
+    """
+    A router that a reload leaves without keys warns of it as at its start.
+    """
+    digest = "0" * 64
+    (tmp_path / "keys").write_text(f"a sha256:{digest}")
+    file = tmp_path / "router.toml"
+    file.write_text('listen = ["tcp:0"]\napi-keys = "keys"')
+    process: Any = makeService(options("--config", str(file)), MemoryReactorClock())
+
+    def warned() -> list[str]:
+        return [each["warning"] for each in logged if "warning" in each]
+
+    assert warned() == []
+    file.write_text('listen = ["tcp:0"]')
+    process.on_hangup()
+    (warning,) = warned()
+    assert warning.startswith("Listening on tcp:0 without --api-keys and --admin-keys:")

@@ -21,7 +21,7 @@ from sgl_droute.api.access import Access
 from sgl_droute.api.account import Account
 from sgl_droute.errors import BadRequest, Forbidden, RouterError, Unauthorized
 from sgl_droute.fleet.keyring import Key, Keyring
-from sgl_droute.fleet.quotas import Entry, Quotas
+from sgl_droute.fleet.quotas import Arrival, Entry, Quotas
 
 _AUTHORIZATION = b"Authorization"
 _API_KEY = b"X-Api-Key"
@@ -103,6 +103,9 @@ class Door:
                 made a browser ask.
             TooManyRequests: A limit of its key is reached.
         """
+        arrival: Arrival | None = getattr(request, "arrival", None)
+        if arrival is not None:
+            arrival.end()
         headers = request.requestHeaders
         if access is Access.ADMIN and headers.hasHeader(_SITE):
             _check_site(headers)
@@ -131,15 +134,32 @@ class Door:
 
     def early(self, request: Request) -> RouterError | None:
         """
-        Why *request*, of which only the head is there, is let in nowhere; None if it may be.
+        Why *request*, of which only the head is there, is let in nowhere; None if it may be, which
+        counts for its key until its body is there or it has ended.
 
-        Nothing is counted, and its headers stay as they are.
+        Its headers stay as they are.
         """
         try:
-            self._known(request.requestHeaders, self.keyring.inference)
+            key = self._known(request.requestHeaders, self.keyring.inference)
+            if key is not None:
+                arrival = self.quotas.arrive(key, self.now())
+                made: Any = request
+                made.arrival = arrival
+                request.notifyFinish().addBoth(lambda _: arrival.end())
         except RouterError as error:
             return error
         return None
+
+    def still_admits(self, request: Request) -> bool:
+        """
+        Whether *request*, which was let in, has a key that may as much now as it might then; none,
+        where none is asked for.
+        """
+        had = caller_of(request).key
+        if had is None:
+            return not self.keyring.asks
+        keys = self.keyring.keys
+        return any(key.digest == had.digest and key.admin >= had.admin for key in keys)
 
     def names_files_freely(self, request: Request) -> bool:
         """

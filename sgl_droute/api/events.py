@@ -4,6 +4,9 @@ What happens in the fleet, as a stream of events.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
 from attrs import define, field
 from twisted.web.server import Request
 
@@ -11,6 +14,9 @@ from sgl_droute.api.sse import Stream, Streams, message
 from sgl_droute.errors import BadRequest
 from sgl_droute.fleet.happenings import Happening, Happenings
 from sgl_droute.fleet.reporter import KINDS
+
+# Events that a client is told together that has missed more (count).
+_AT_ONCE = 100
 
 _Types = tuple[str, ...]
 
@@ -47,11 +53,9 @@ class Events:
         if read:
             missed = self.happenings.after(read)
             first = [missed.reset] if missed.reset else []
-            first += [each for each in missed.rest if _is_of(each.kind, types)]
+            stream.begin_with(chain(map(_told, first), _told_of(missed.rest, types)))
         else:
-            first = [self.happenings.greeting()]
-        if first:
-            stream.write(b"".join(map(_told, first)))
+            stream.write(_told(self.happenings.greeting()))
         self._listeners[stream] = types
         try:
             await stream.closed
@@ -69,6 +73,17 @@ class Events:
 
 def _told(happening: Happening) -> bytes:
     return message(happening.text, event=happening.kind, id=happening.id)
+
+
+def _told_of(happenings: Sequence[Happening], types: _Types) -> Iterator[bytes]:
+    """
+    Those of *happenings* that are of *types*, some at a time.
+    """
+    for start in range(0, len(happenings), _AT_ONCE):
+        some = happenings[start : start + _AT_ONCE]
+        told = b"".join([_told(each) for each in some if _is_of(each.kind, types)])
+        if told:
+            yield told
 
 
 def _types_of(request: Request) -> _Types:

@@ -8,6 +8,7 @@ the request says that it is. Bodies that cannot be read so are refused too.
 from __future__ import annotations
 
 import codecs
+import re
 from contextlib import suppress
 
 from attrs import frozen
@@ -28,6 +29,8 @@ _AT_ONCE = 1 << 14
 _LONGEST_SHOWN = 100
 _SPACE = b" \t\n\r"
 _NOT_UTF_8 = (codecs.BOM_UTF16_BE, codecs.BOM_UTF16_LE)  # UTF-32 begins with these, or with zeros
+# What a body begins with that workers may take for JSON, in whichever Unicode encoding it is.
+_MAY_BE_JSON = re.compile(rb"[ \t\n\r]*[{\[]|\xef\xbb\xbf|\xfe\xff|\xff\xfe|[^\0]{0,3}\0")
 
 
 async def named_files(spool: Spool, content_type: str | None, cooperator: Cooperator) -> str | None:
@@ -121,7 +124,7 @@ def _steps(spool: Spool, content_type: str) -> Steps[str | None]:
 
 def _urlencoded(spool: Spool) -> Steps[str | None]:
     found = yield from urlencoded_steps(spool.read())
-    if found is None and spool.read().lstrip(_SPACE)[:1] in (b"{", b"["):
+    if found is None and _MAY_BE_JSON.match(spool.read()):
         found = yield from _json(spool)
     return found
 

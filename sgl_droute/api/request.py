@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import parse_qs
 from twisted.web.server import Request
 
+from sgl_droute.api.account import Accounts, begun
 from sgl_droute.api.replies import abort, empty_reply, error_reply
 from sgl_droute.api.target import origin_form
 from sgl_droute.errors import BodyTooLarge, NoStorage, RouterError
@@ -90,7 +91,7 @@ class RouterRequest(Request):
         self.path, _, query = self.uri.partition(b"?")
         self.args = parse_qs(query, True) if query else {}
         if self.uri == b"*":
-            self._answer(empty_reply(self))
+            self._answer_for_all()
         else:
             self.process()
 
@@ -120,6 +121,16 @@ class RouterRequest(Request):
             abort(self)
             return
         self._answer(error_reply(self, RouterError("Internal error")))
+
+    def _answer_for_all(self) -> None:
+        """Answer ``OPTIONS *``, which asks for no route."""
+        body = empty_reply(self)
+        accounts: Accounts | None = getattr(self.channel.site, "accounts", None)
+        if accounts is not None:
+            account = begun(self, accounts.now())
+            account.status = self.code
+            accounts.close(account)
+        self._answer(body)
 
     def _answer(self, body: bytes) -> None:
         self.write(body)

@@ -9,6 +9,7 @@ to a worker as it came.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from functools import cache
@@ -37,7 +38,7 @@ from sgl_droute.api.replies import reply
 from sgl_droute.api.tunnels import Tunnels, asks_for_tunnel
 from sgl_droute.api.updates import Updates
 from sgl_droute.api.waiting import Waiting
-from sgl_droute.errors import MethodNotAllowed
+from sgl_droute.errors import BadRequest, MethodNotAllowed
 from sgl_droute.fleet.capabilities import (
     ACTION,
     EDIT,
@@ -52,6 +53,7 @@ from sgl_droute.fleet.loras import MERGE, SET, UNMERGE
 from sgl_droute.fleet.weights import DISK, TENSOR
 
 _ANYTHING = "/<any:path>"
+_UP = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\]|$)")
 _ANY_METHOD = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
 
@@ -172,6 +174,8 @@ class RouterAPI:
 
     @client("/v1/actions/<any:path>")
     async def action(self, request: Request, path: str) -> None:
+        if _UP.search(path):  # a proxy before a worker might follow it to an operator's route
+            raise BadRequest("A path below /v1/actions/ must not go up")
         if asks_for_tunnel(request):
             await self.tunnels.open(request, ACTION)
         else:

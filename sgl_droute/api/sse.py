@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from attrs import define, field
@@ -66,6 +67,7 @@ class Stream:
         self.closed: Deferred[None] = Deferred(lambda _: self._leave())
         self._request = request
         self._streams = streams
+        self._first: Iterator[bytes] = iter(())
         self._waiting: deque[bytes] = deque()
         self._behind = 0
         self._paused = False
@@ -93,6 +95,15 @@ class Stream:
         if self._behind > MOST_BEHIND:
             self._cut()
 
+    def begin_with(self, events: Iterator[bytes]) -> None:
+        """
+        As `write`, of much at once: *events*, one or some of what `message` gave at a time, are
+        asked for as the client takes them, before all that is written from now on.
+        """
+        self._first = events
+        if not self._paused:
+            self._go_on()
+
     def end(self) -> None:
         """
         End the answer as it should; what waits for a client that is behind is dropped.
@@ -102,8 +113,12 @@ class Stream:
 
     def beat(self) -> None:
         """
-        Show that both ends are there: send a comment, or cut a client that takes nothing.
+        Show that both ends are there: send a comment, or cut a client that takes nothing. One that
+        may not listen any more has its stream ended.
         """
+        if not self._streams.may_listen(self._request):
+            self.end()
+            return
         if not self._paused:
             self._request.write(_COMMENT)
             return
@@ -129,13 +144,21 @@ class Stream:
 
     def resumeProducing(self) -> None:
         self._paused = False
+        self._go_on()
+
+    def stopProducing(self) -> None:
+        """The connection is lost, which the request tells too."""
+
+    def _go_on(self) -> None:
+        """
+        Write what waits, until the client has enough.
+        """
+        while not self._paused and (events := next(self._first, b"")):
+            self._request.write(events)
         while self._waiting and not self._paused:
             event = self._waiting.popleft()
             self._behind -= len(event)
             self._request.write(event)
-
-    def stopProducing(self) -> None:
-        """The connection is lost, which the request tells too."""
 
     # Endings.
 
@@ -154,6 +177,7 @@ class Stream:
         if self not in self._streams.open_now:
             return
         self._streams.left(self)
+        self._first = iter(())
         self._waiting.clear()
         if self._request.channel is not None:
             self._request.unregisterProducer()
@@ -172,10 +196,13 @@ class Streams:
         clock: Provides the time.
 
     Attributes:
+        may_listen: Whether who made a request may listen; asked with each comment, since keys
+            change.
         open_now: Those that have not ended, in the order in which they were opened.
     """
 
     clock: Any
+    may_listen: Callable[[Request], bool] = field(default=lambda request: True, init=False)
     open_now: dict[Stream, None] = field(factory=dict, init=False)
     _beats: LoopingCall = field(init=False)
     _stopping: bool = field(default=False, init=False)

@@ -25,11 +25,13 @@ class Quota:
 
     Attributes:
         in_flight: Requests under way (count).
+        arriving: Large requests of which the head is there and the body is not (count).
         tokens: Requests that it may make at once, when `at` is now.
         at: When that was counted (seconds).
     """
 
     in_flight: int = 0
+    arriving: int = 0
     tokens: float = math.inf
     at: float = 0.0
 
@@ -67,6 +69,23 @@ class Entry:
 
 
 @define(eq=False)
+class Arrival:
+    """
+    One large request of a key, until its body is there or does not come any more.
+    """
+
+    _quota: Quota | None
+
+    def end(self) -> None:
+        """
+        Note that; once more does nothing.
+        """
+        quota, self._quota = self._quota, None
+        if quota is not None:
+            quota.arriving -= 1
+
+
+@define(eq=False)
 class Quotas:
     """
     What the keys have used of their limits, by their names.
@@ -82,15 +101,8 @@ class Quotas:
             TooManyRequests: A limit is reached, and nothing is counted. Behind ``Retry-After`` the
                 rate lets one request in; when one under way ends is not known: it is a second.
         """
-        quota = self._quotas.get(key.name)
-        if quota is None:
-            quota = self._quotas[key.name] = Quota(at=now)
-        if key.in_flight and quota.in_flight >= key.in_flight:
-            raise _refused(
-                f"Key {key.name} has {quota.in_flight} of {key.in_flight} requests under way",
-                "too_many_in_flight",
-                1,
-            )
+        quota = self._quota(key, now)
+        _check_in_flight(key, quota.in_flight)
         if key.rate or quota.tokens < math.inf:
             quota.fill(key, now)
             if quota.tokens < 1 - _ROUNDING:
@@ -102,6 +114,24 @@ class Quotas:
             quota.tokens -= 1
         quota.in_flight += 1
         return Entry(quota)
+
+    def arrive(self, key: Key, now: float) -> Arrival:
+        """
+        Count a large request of *key* while its body is on its way.
+
+        Raises:
+            TooManyRequests: With those under way there are as many as there may be, and nothing is
+                counted.
+        """
+        quota = self._quota(key, now)
+        _check_in_flight(key, quota.in_flight + quota.arriving)
+        quota.arriving += 1
+        return Arrival(quota)
+
+    def _quota(self, key: Key, now: float) -> Quota:
+        if key.name not in self._quotas:
+            self._quotas[key.name] = Quota(at=now)
+        return self._quotas[key.name]
 
     def in_flight(self, name: str) -> int:
         """
@@ -116,8 +146,19 @@ class Quotas:
         """
         kept = set(names)
         self._quotas = {
-            name: quota for name, quota in self._quotas.items() if name in kept or quota.in_flight
+            name: quota
+            for name, quota in self._quotas.items()
+            if name in kept or quota.in_flight or quota.arriving
         }
+
+
+def _check_in_flight(key: Key, count: int) -> None:
+    if key.in_flight and count >= key.in_flight:
+        raise _refused(
+            f"Key {key.name} has {count} of {key.in_flight} requests under way",
+            "too_many_in_flight",
+            1,
+        )
 
 
 def _refused(text: str, reason: str, seconds: int) -> TooManyRequests:

@@ -26,6 +26,9 @@ T = TypeVar("T")
 LARGEST_SCRAPE = 1 << 20
 """Bytes of one worker's metrics that are read; with more it is left out."""
 
+LONGEST_LINE = 1 << 14
+"""Characters of one line of them; the parser takes seconds for one as long as all may be."""
+
 UP = "sgl_droute_engine_up"
 _TEXT = Headers({b"Accept": [b"text/plain;version=0.0.4"]})
 
@@ -69,8 +72,12 @@ class EngineMetrics:
         answer = await self.client.fetch(call, limit=LARGEST_SCRAPE)
         if answer.status != 200:
             raise WorkerFailed(worker.url, f"/metrics answered {answer.status}")
+        text = answer.body.decode("utf-8", "replace")
+        if any(len(line) > LONGEST_LINE for line in text.split("\n")):
+            why = f"/metrics has a line of more than {LONGEST_LINE} characters"
+            raise WorkerFailed(worker.url, why)
         families: list[Metric] = []
-        parsing = text_string_to_metric_families(answer.body.decode("utf-8", "replace"))
+        parsing = text_string_to_metric_families(text)
         try:
             await self._do(families.append, parsing)
         except _NOT_METRICS as problem:

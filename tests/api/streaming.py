@@ -131,13 +131,22 @@ class Stage:
                 clock, resource, max_body_size=1000, read_timeout=60.0, idle_timeout=60.0
             )
 
-    def ask(self, target: str = "/s", *, method: str = "GET", headers: str = "") -> Listener:
+    def ask(
+        self,
+        target: str = "/s",
+        *,
+        method: str = "GET",
+        headers: str = "",
+        reading: bool = True,
+    ) -> Listener:
         """
-        A client that has asked for *target*.
+        A client that has asked for *target*; one that reads nothing yet unless it is *reading*.
         """
         listener = Listener()
         channel: Any = self.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 2))
         joined(self.clock, listener, channel)
+        if not reading:
+            listener.transport.pauseProducing()
         request = f"{method} {target} HTTP/1.1\r\nHost: h\r\n{headers}\r\n"
         listener.transport.write(request.encode())
         self.settle()

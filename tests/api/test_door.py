@@ -13,6 +13,8 @@ import pytest
 from attrs import define, evolve, field
 from hypothesis import example, given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.web.http_headers import Headers
 
@@ -45,9 +47,14 @@ class Asking:
 
     requestHeaders: Headers
     caller: Any = ANYBODY
+    arrival: Any = None
+    ended: Deferred[None] = field(factory=Deferred)
 
     def getClientAddress(self) -> Any:
         return None
+
+    def notifyFinish(self) -> Deferred[None]:
+        return self.ended
 
 
 @define
@@ -365,8 +372,8 @@ def test_before_the_body(
     ring: Keyring, headers: dict[str, str | list[str]], status: int | None
 ) -> None:
     """
-    By its head alone a request is refused that would be let in nowhere; that counts nothing, and
-    its headers are left for the door.
+    By its head alone a request is refused that would be let in nowhere; it is not under way yet,
+    and its headers are left for the door.
     """
     came = Visit(door_of(ring), headers)
     before = list(came.request.requestHeaders.getAllRawHeaders())
@@ -374,6 +381,30 @@ def test_before_the_body(
     assert (error and error.status) == status
     assert list(came.request.requestHeaders.getAllRawHeaders()) == before
     assert came.door.quotas.in_flight("web") == 0
+
+
+@pytest.mark.parametrize("how", ["admitted", "refused", "gone", "broken"])
+def test_while_a_body_comes(how: str) -> None:
+    """
+    From its head on a large request counts for the limit of its key, until it is at the door or
+    has ended.
+    """
+    door = door_of(keyring(SECRET, [evolve(WEB, in_flight=1)], [ROOT]))
+    coming, other = (Visit(door, {"X-Api-Key": "web-key"}) for _ in range(2))
+    assert door.early(coming.request) is None
+    error = door.early(other.request)
+    assert type(error) is TooManyRequests
+    assert error.reason == "too_many_in_flight"
+    if how == "admitted":
+        door.leave(coming.admit(Access.INFERENCE))
+    elif how == "refused":
+        coming.refused(Access.ADMIN)
+    elif how == "gone":
+        coming.request.ended.callback(None)
+    else:
+        coming.request.ended.errback(ConnectionLost())
+    assert door.early(other.request) is None
+    other.admit(Access.INFERENCE)
 
 
 @pytest.mark.parametrize(
@@ -414,3 +445,27 @@ def test_any_header_value(value: bytes, access: Access) -> None:
     except (Unauthorized, Forbidden, BadRequest):
         return
     assert access is Access.OPEN or caller.key is not None
+
+
+def test_who_may_stay() -> None:
+    """
+    Whoever was let in may stay as long as its key is one that may as much, whatever its limits are;
+    who has none, as long as none is asked for.
+    """
+    came = visit(BOTH, X_Api_Key="root-key")
+    came.admit(Access.ADMIN)
+    other = Key(name="other", digest=sha256(b"other-key").digest())
+    for ring, stays in (
+        (BOTH, True),
+        (keyring(SECRET, None, [other, evolve(ROOT, name="renamed", in_flight=1)]), True),
+        (keyring(SECRET, [WEB], [other]), False),
+        (keyring(SECRET, [ROOT], [other]), False),
+        (OPEN, False),
+    ):
+        came.door.use(ring)
+        assert came.door.still_admits(came.request) is stays
+    nobody = visit(OPEN)
+    nobody.admit(Access.ADMIN)
+    assert nobody.door.still_admits(nobody.request)
+    nobody.door.use(API_ONLY)
+    assert not nobody.door.still_admits(nobody.request)

@@ -9,9 +9,10 @@ import json
 import pytest
 from twisted.internet.task import Clock
 
+from sgl_droute.api import events
 from sgl_droute.api.events import Events
 from sgl_droute.api.sse import Streams
-from sgl_droute.fleet.happenings import Happenings
+from sgl_droute.fleet.happenings import Happening, Happenings
 from tests.api.streaming import Listener, Stage
 
 
@@ -170,3 +171,27 @@ def test_all_that_is_kept() -> None:
     room.happen(*["job.lost"] * 10_000)
     client = room.ask(headers="Last-Event-ID: run-0\r\n")
     assert ids(client) == [f"run-{number}" for number in range(1, 10_001)]
+
+
+def test_what_was_missed_waits_until_it_is_read() -> None:
+    """
+    What a client missed is made while it reads, so that many that read nothing cost little; what
+    happens meanwhile comes behind it, and nothing is lost.
+    """
+    room = Newsroom(most=5000)
+    room.happen(*["worker.state"] * 5000)
+    made: list[str] = []
+    spelled = events._told
+
+    def told(happening: Happening) -> bytes:
+        made.append(happening.id)
+        return spelled(happening)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(events, "_told", told)
+        client = room.ask(headers="Last-Event-ID: run-0\r\n", reading=False)
+        room.happen("job.lost")
+        assert len(made) < 2500
+        client.transport.resumeProducing()
+        room.settle()
+    assert ids(client) == [f"run-{number}" for number in range(1, 5002)]

@@ -316,6 +316,18 @@ def test_urlencoded(found: str | None, body: bytes) -> None:
     assert router_finds(body, URLENCODED) == found
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32", "utf-32-be", "utf-8-sig"])
+def test_json_that_is_called_a_form(encoding: str) -> None:
+    """
+    Workers take a body for JSON that is no form with parts, whatever its type says and in any
+    Unicode encoding.
+    """
+    body = '{"prompt": "x", "output_path": "/tmp/x"}'.encode(encoding)
+    assert json.loads(body)["output_path"] == "/tmp/x"
+    expected = "output_path" if encoding == "utf-8-sig" else REFUSED
+    assert router_finds(body, URLENCODED) == expected
+
+
 def test_msgpack() -> None:
     """
     The fields of a msgpack map are found as those of JSON.

@@ -101,6 +101,34 @@ def test_no_route_is_open_by_mistake(folder: Path) -> None:
         assert ask(router, "GET", path).status == 200
 
 
+@pytest.mark.parametrize("up", ["../..", "%2e%2e/%2E%2e", "..%2F..", "x/../../..", "..%5c.."])
+def test_no_path_goes_up(up: str, folder: Path) -> None:
+    """
+    A key for generations gets no path to a worker that a proxy on the way could take for one of an
+    operator's.
+    """
+    router = locked(folder)
+    path = f"/v1/actions/{up}/update_weights_from_disk"
+    reply = ask(router, "POST", path, USER, json={"model_path": "x"})
+    assert (reply.status, reply.json["reason"]) == (400, "bad_request")
+    assert reply.json["error"] == "A path below /v1/actions/ must not go up"
+
+
+@pytest.mark.parametrize("path", ["/events", "/dashboard/stream"])
+def test_a_key_that_is_gone_hears_nothing_more(path: str, folder: Path) -> None:
+    """
+    A stream that was opened with a key for the fleet ends when that is taken out of its file.
+    """
+    router = locked(folder)
+    stream = router.begin("GET", path, headers={"X-Api-Key": OPERATOR})
+    router.wait(60.0)
+    assert stream.reply is None
+    (folder / "admin").write_text(entry("other", "sk-another"))
+    router.wait(20.0)
+    assert stream.reply is not None
+    assert stream.reply.status == 200
+
+
 def test_workers_see_no_keys(folder: Path) -> None:
     """
     A generation with a key gets through, as the client of that name, and its key does not.

@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 from twisted.logger import (
     ILogObserver,
     LogEvent,
@@ -22,9 +23,11 @@ from twisted.logger import (
 
 from sgl_droute.api.account import Account, Accounts
 from sgl_droute.api.request_log import RequestLog
+from sgl_droute.api.site import RouterSite
 from sgl_droute.errors import NoWorker
 from sgl_droute.log_lines import json_line, text_line
 from tests.api.accounts import TRACE, TRACEPARENT, an_account
+from tests.api.streaming import Stage
 
 _FIELD = re.compile(r'(\w+)=("(?:\\.|[^"\\])*"|[^\s"=]+)')
 
@@ -196,3 +199,21 @@ def test_observers_of_other_programs() -> None:
     jsonFileLogObserver(as_json, "")(dict(event))
     assert " [sgl_droute.request#info] done 200 POST /v1/images/generations " in text.getvalue()
     assert json.loads(as_json.getvalue())["bytes_out"] == 81204
+
+
+def test_a_question_about_the_whole_router() -> None:
+    """
+    ``OPTIONS *`` reaches no route, and is a request as any other to those who watch.
+    """
+
+    async def never(request: Any) -> None:
+        raise AssertionError(request)
+
+    stage = Stage(never, Clock())
+    assert isinstance(stage.site, RouterSite)
+    closed: list[Account] = []
+    stage.site.accounts.watch(closed.append)
+    assert stage.ask("*", method="OPTIONS").status == 204
+    (account,) = closed
+    assert (account.code, account.status) == ("done", 204)
+    assert (account.method, account.path, account.route) == ("OPTIONS", "*", "")

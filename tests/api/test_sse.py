@@ -101,6 +101,26 @@ def test_comments_keep_all_alive(stock: bool) -> None:
 
 
 @SITES
+def test_a_client_that_may_listen_no_more(stock: bool) -> None:
+    """
+    With the next comment its stream ends, also while it is behind, and the others go on.
+    """
+    stage = Streaming(stock=stock)
+    clients = [stage.ask() for _ in range(3)]
+    clients[0].transport.pauseProducing()
+    sizes(stage.opened[0], 20, 1 << 15)
+    welcome = stage.opened[2]._request
+    stage.streams.may_listen = lambda request: request is welcome
+    stage.clock.advance(BEAT)
+    clients[0].transport.resumeProducing()
+    stage.settle()
+    assert [client.whole for client in clients] == [True, True, False]
+    assert clients[1].text == ""
+    assert clients[2].text == ": \n\n"
+    assert list(stage.streams.open_now) == [stage.opened[2]]
+
+
+@SITES
 def test_a_client_leaves(stock: bool) -> None:
     """
     When a client leaves its handler is cancelled, and what is sent to it is dropped.

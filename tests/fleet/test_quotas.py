@@ -216,3 +216,27 @@ class QuotasMachine(RuleBasedStateMachine):
 
 
 TestQuotasMachine = QuotasMachine.TestCase
+
+
+def test_large_requests_on_their_way() -> None:
+    """
+    Large requests whose bodies are still to come count among themselves and with those under way,
+    until each has come or ended; those that are there already are not refused for them.
+    """
+    quotas, key = Quotas(), evolve(BASE, in_flight=3)
+    entry = quotas.enter(key, START)
+    first, _ = quotas.arrive(key, START), quotas.arrive(key, START)
+    with pytest.raises(TooManyRequests, match="Key web has 3 of 3 requests under way"):
+        quotas.arrive(key, START)
+    quotas.enter(key, START)
+    first.end()
+    first.end()
+    entry.leave()
+    quotas.arrive(key, START)
+    with pytest.raises(TooManyRequests):
+        quotas.arrive(key, START)
+    quotas.keep([])
+    with pytest.raises(TooManyRequests):
+        quotas.arrive(key, START)
+    for _ in range(9):
+        quotas.arrive(BASE, START)

@@ -128,3 +128,37 @@ def test_whom_a_warning_is_for(tmp_path: Path) -> None:
             once_up(f"http://127.0.0.1:{port}/liveness")
         told = "without --api-keys and --admin-keys: whoever reaches it may generate and manage"
         assert (told in (tmp_path / "log").read_text()) is warned
+
+
+@pytest_twisted.ensureDeferred
+async def test_uploads_count(tmp_path: Path) -> None:
+    """
+    A key has no more large bodies on their way than requests at once: one more is refused when its
+    head is there, and there is room again when the client of one has left.
+    """
+    (tmp_path / "api").write_text(entry("web", KEY).strip() + " in_flight=1")
+    key = b"X-Api-Key: sk-user\r\n"
+    kind = b"Content-Type: multipart/form-data; boundary=b\r\n"
+    form = (
+        b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+        + b"p" * 100_000
+        + b"\r\n--b--\r\n"
+    )
+    sized = b"Content-Length: %d\r\n" % len(form)
+    async with (
+        scripted_worker() as worker,
+        running_router(worker.url, api_keys=str(tmp_path / "api")) as router,
+    ):
+        first = await connect(router.port)
+        first.write(head(LENGTH, key, kind, b"Expect: 100-continue\r\n"))
+        await first.until_received(b"100 Continue")
+        refused = await connect(router.port)
+        refused.write(head(LENGTH, key, kind))
+        await refused.until_received(b'"reason":"too_many_in_flight"')
+        first.transport.abortConnection()
+        await first.until_closed()
+        client = await connect(router.port)
+        client.write(head(sized, key, kind) + form)
+        there = await worker.connection(1, b"\r\n--b--\r\n")
+        there.write(OK)
+        await client.until_received(b"\r\n\r\nok")

@@ -13,7 +13,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from sgl_droute.fleet.worker import Probe
-from sgl_droute.workers.engine_metrics import LARGEST_SCRAPE, UP, Merged
+from sgl_droute.workers.engine_metrics import LARGEST_SCRAPE, LONGEST_LINE, UP, Merged
 from tests.api.scraping import Scrape
 from tests.memory import MemoryRouter
 
@@ -101,10 +101,11 @@ def test_no_workers() -> None:
         Odd(b"<html>hello</html>"),
         Odd(b"a{ 1\n"),
         Odd(b"a 1\n" * (LARGEST_SCRAPE // 4) + b"\n"),
+        Odd(b'a{x="%b"} 1\n' % (b"y" * LONGEST_LINE)),
         Odd(b"\xff\xfe\x00"),
         Odd(None),
     ],
-    ids=["off", "broken", "html", "torn", "large", "binary", "hanging"],
+    ids=["off", "broken", "html", "torn", "large", "long line", "binary", "hanging"],
 )
 def test_a_worker_without_metrics(odd: Odd) -> None:
     """
