@@ -19,7 +19,7 @@ from typing import Any
 from attrs import define, evolve, field
 from twisted.internet.task import Clock
 
-from sgl_droute.api.account import Account
+from sgl_droute.api.telemetry.account import Account
 from sgl_droute.fleet.capabilities import ANYTHING
 from sgl_droute.fleet.job import Job
 from sgl_droute.fleet.worker import Worker

@@ -17,27 +17,28 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
-from sgl_droute.api.account import Accounts
 from sgl_droute.api.admission import Admission
 from sgl_droute.api.carrier import Carrier
 from sgl_droute.api.configuration_api import ConfigurationAPI
-from sgl_droute.api.cors import Cors
-from sgl_droute.api.dashboard import open_dashboard
 from sgl_droute.api.dispatch import RouterResource
-from sgl_droute.api.door import Door
-from sgl_droute.api.drain import drain
-from sgl_droute.api.exposition import Exposition
-from sgl_droute.api.file_fields import FileFields
+from sgl_droute.api.entry.cors import Cors
+from sgl_droute.api.entry.door import Door
+from sgl_droute.api.entry.keyfiles import KeyFiles, KeySources
+from sgl_droute.api.fields.file_fields import FileFields
 from sgl_droute.api.fleetwide import FleetWide
+from sgl_droute.api.http.drain import drain
+from sgl_droute.api.http.site import RouterSite
 from sgl_droute.api.inference import Inference
-from sgl_droute.api.keyfiles import KeyFiles, KeySources
 from sgl_droute.api.lists import Lists
 from sgl_droute.api.management import Management
-from sgl_droute.api.metrics import Metrics
 from sgl_droute.api.observe import Observe
 from sgl_droute.api.owned import Owned
+from sgl_droute.api.page.dashboard import open_dashboard
 from sgl_droute.api.routes import RouterAPI
-from sgl_droute.api.site import RouterSite
+from sgl_droute.api.telemetry.account import Accounts
+from sgl_droute.api.telemetry.exposition import Exposition
+from sgl_droute.api.telemetry.metrics import Metrics
+from sgl_droute.api.telemetry.telemetry import Telemetry
 from sgl_droute.api.tunnels import Tunnels
 from sgl_droute.api.updates import Updates
 from sgl_droute.api.waiting import Waiting
@@ -51,7 +52,6 @@ from sgl_droute.reloading import Following, Reloading, Wanted
 from sgl_droute.roads import Roads
 from sgl_droute.settings import RouterSettings
 from sgl_droute.state.store import Store
-from sgl_droute.telemetry import Telemetry
 from sgl_droute.workers.engine_metrics import EngineMetrics
 from sgl_droute.workers.gate import Gate
 from sgl_droute.workers.handshake import Handshakes
@@ -146,7 +146,7 @@ class RouterService(MultiService):
         Have requests traced; to be called before the service starts.
 
         Args:
-            tracing: What `sgl_droute.api.tracing.open_tracing` gives.
+            tracing: What `sgl_droute.api.telemetry.tracing.open_tracing` gives.
         """
         self.telemetry.trace(tracing)
 

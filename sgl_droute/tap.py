@@ -15,8 +15,8 @@ from twisted.application.service import IService
 from twisted.logger import Logger
 from twisted.python import usage
 
-from sgl_droute.api.tracing import open_tracing
-from sgl_droute.api.unlocked import unlocked
+from sgl_droute.api.entry.unlocked import unlocked
+from sgl_droute.api.telemetry.tracing import open_tracing
 from sgl_droute.commandline import (
     CommandOptions,
     CommandService,

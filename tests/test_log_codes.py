@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sgl_droute import errors
-from sgl_droute.api.account import DONE, Account
+from sgl_droute.api.telemetry.account import DONE, Account
 from sgl_droute.errors import Refused, RouterError
 
 ROOT = Path(__file__).parent.parent

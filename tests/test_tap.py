@@ -20,7 +20,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogEvent
 
-from sgl_droute.api.site import RouterSite
+from sgl_droute.api.http.site import RouterSite
 from sgl_droute.commandline import CommandService, spare_the_collector
 from sgl_droute.open_files import OTHER_FILES, clients_that_fit, open_files_limit
 from sgl_droute.service import RouterService

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgl_droute.api.target import admitted, below_mount, check_host, check_path, origin_form
+from sgl_droute.api.http.target import admitted, below_mount, check_host, check_path, origin_form
 from sgl_droute.errors import BadRequest, MethodNotAllowed, RouterError
 
 METHODS = st.sampled_from([b"GET", b"POST", b"OPTIONS", b"CONNECT", b"get", b"BREW"])

@@ -21,11 +21,11 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from werkzeug.routing import MapAdapter
 
-from sgl_droute.api.access import Access, Doorkeeper, entered
-from sgl_droute.api.account import Account, Accounts, begun
-from sgl_droute.api.cors import Cors
+from sgl_droute.api.entry.access import Access, Doorkeeper, entered
+from sgl_droute.api.entry.cors import Cors
+from sgl_droute.api.http.target import admitted, below_mount
 from sgl_droute.api.replies import error_reply, refuse, stamp
-from sgl_droute.api.target import admitted, below_mount
+from sgl_droute.api.telemetry.account import Account, Accounts, begun
 from sgl_droute.errors import NoWorker, RouterError
 
 log = Logger()

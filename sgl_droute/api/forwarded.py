@@ -10,8 +10,8 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
-from sgl_droute.api.account import account_of
 from sgl_droute.api.replies import request_id, stamps
+from sgl_droute.api.telemetry.account import account_of
 from sgl_droute.workers.bodies import Spool
 from sgl_droute.workers.headers import to_client, to_worker
 

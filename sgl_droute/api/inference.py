@@ -11,11 +11,11 @@ from attrs import define, field
 from twisted.web.iweb import IResponse
 from twisted.web.server import Request
 
-from sgl_droute.api.account import account_of
 from sgl_droute.api.admission import Admission, named
 from sgl_droute.api.carrier import Carrier
-from sgl_droute.api.file_fields import FileFields
+from sgl_droute.api.fields.file_fields import FileFields
 from sgl_droute.api.stamps import stamps_of
+from sgl_droute.api.telemetry.account import account_of
 from sgl_droute.fleet.capabilities import ANYTHING, Want
 from sgl_droute.fleet.excerpt import inference_time
 from sgl_droute.fleet.holdings import Holdings, id_in

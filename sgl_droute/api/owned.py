@@ -11,9 +11,9 @@ from attrs import define
 from twisted.web.iweb import IResponse
 from twisted.web.server import Request
 
-from sgl_droute.api.account import account_of
 from sgl_droute.api.carrier import NO_STAMPS, Carrier
 from sgl_droute.api.stamps import EPOCH
+from sgl_droute.api.telemetry.account import account_of
 from sgl_droute.errors import NoWorker, WorkerFailed
 from sgl_droute.fleet.holdings import Holdings
 from sgl_droute.fleet.pool import Pool

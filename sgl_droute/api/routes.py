@@ -20,12 +20,10 @@ from klein import Klein
 from twisted.web.server import Request
 from werkzeug.routing import PathConverter
 
-from sgl_droute.api.access import Access
 from sgl_droute.api.configuration_api import ConfigurationAPI
-from sgl_droute.api.cors import Cors
-from sgl_droute.api.dashboard import Dashboard
+from sgl_droute.api.entry.access import Access
+from sgl_droute.api.entry.cors import Cors
 from sgl_droute.api.events import Events
-from sgl_droute.api.exposition import Exposition
 from sgl_droute.api.fleetwide import FleetWide
 from sgl_droute.api.inference import Inference
 from sgl_droute.api.lists import Lists
@@ -33,8 +31,10 @@ from sgl_droute.api.management import Management
 from sgl_droute.api.observe import Observe
 from sgl_droute.api.openapi.document import document
 from sgl_droute.api.owned import Owned
+from sgl_droute.api.page.dashboard import Dashboard
 from sgl_droute.api.reading import parameter
 from sgl_droute.api.replies import reply
+from sgl_droute.api.telemetry.exposition import Exposition
 from sgl_droute.api.tunnels import Tunnels, asks_for_tunnel
 from sgl_droute.api.updates import Updates
 from sgl_droute.api.waiting import Waiting

@@ -20,8 +20,8 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from sgl_droute.api.account import account_of
 from sgl_droute.api.replies import abort, empty_reply
+from sgl_droute.api.telemetry.account import account_of
 from sgl_droute.errors import NoWorker
 from sgl_droute.workers.unsent import unsent_bytes
 

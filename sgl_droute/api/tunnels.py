@@ -15,12 +15,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
-from sgl_droute.api.account import account_of
 from sgl_droute.api.admission import Admission, named
 from sgl_droute.api.carrier import Carrier
-from sgl_droute.api.file_fields import FileFields
+from sgl_droute.api.fields.file_fields import FileFields
 from sgl_droute.api.forwarded import client_headers, worker_headers
 from sgl_droute.api.stamps import Stamps, stamps_of
+from sgl_droute.api.telemetry.account import account_of
 from sgl_droute.errors import BadRequest, NoTunnel, WorkerFailed
 from sgl_droute.fleet.capabilities import ANYTHING, Want
 from sgl_droute.fleet.worker import Worker

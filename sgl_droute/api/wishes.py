@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from attrs import frozen
 from twisted.web.server import Request
 
-from sgl_droute.api.door import caller_of, digest_of
+from sgl_droute.api.entry.door import caller_of, digest_of
 from sgl_droute.errors import BadRequest
 from sgl_droute.fleet.capabilities import RequiredEpoch
 

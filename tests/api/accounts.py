@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sgl_droute.api.account import Account
+from sgl_droute.api.telemetry.account import Account
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"

@@ -16,7 +16,7 @@ from starlette.formparsers import FormParser, MultiPartException, MultiPartParse
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, Cooperator
 
-from sgl_droute.api.file_fields import named_files
+from sgl_droute.api.fields.file_fields import named_files
 from sgl_droute.errors import BadRequest
 from sgl_droute.fleet.naming import Meaning, meaning, names_file
 from sgl_droute.workers.bodies import Spool

@@ -15,12 +15,12 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.web.server import Site
 
-from sgl_droute.api.access import OpenDoor
-from sgl_droute.api.account import Accounts
-from sgl_droute.api.cors import Cors
 from sgl_droute.api.dispatch import RouterResource
-from sgl_droute.api.site import RouterSite
+from sgl_droute.api.entry.access import OpenDoor
+from sgl_droute.api.entry.cors import Cors
+from sgl_droute.api.http.site import RouterSite
 from sgl_droute.api.sse import Stream
+from sgl_droute.api.telemetry.account import Accounts
 from tests.integration.wire import joined
 
 

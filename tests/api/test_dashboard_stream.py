@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.logger import LogEvent
 
-from sgl_droute.api.recent import Recent
+from sgl_droute.api.page.recent import Recent
 from sgl_droute.simulator.settings import SimulatorSettings
 from tests.api.accounts import an_account
 from tests.api.page_stream import Viewing, messages, seen

@@ -18,9 +18,9 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.web.http_headers import Headers
 
-from sgl_droute.api.access import Access, entered
-from sgl_droute.api.account import Account
-from sgl_droute.api.door import ANYBODY, Caller, Door, caller_of
+from sgl_droute.api.entry.access import Access, entered
+from sgl_droute.api.entry.door import ANYBODY, Caller, Door, caller_of
+from sgl_droute.api.telemetry.account import Account
 from sgl_droute.api.wishes import wishes_of
 from sgl_droute.errors import BadRequest, Forbidden, RouterError, TooManyRequests, Unauthorized
 from sgl_droute.fleet.keyring import Key, Keyring, keyring

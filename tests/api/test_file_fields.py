@@ -20,13 +20,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, Cooperator
 from twisted.web.http_headers import Headers
 
-from sgl_droute.api.access import Access
-from sgl_droute.api.account import Account
-from sgl_droute.api.door import ANYBODY, Door
-from sgl_droute.api.file_fields import FileFields
-from sgl_droute.api.form_scanning import boundary_of, multipart_steps
-from sgl_droute.api.msgpack_scanning import msgpack_steps
-from sgl_droute.api.scanning import Scan, Steps, names_nothing
+from sgl_droute.api.entry.access import Access
+from sgl_droute.api.entry.door import ANYBODY, Door
+from sgl_droute.api.fields.file_fields import FileFields
+from sgl_droute.api.fields.form_scanning import boundary_of, multipart_steps
+from sgl_droute.api.fields.msgpack_scanning import msgpack_steps
+from sgl_droute.api.fields.scanning import Scan, Steps, names_nothing
+from sgl_droute.api.telemetry.account import Account
 from sgl_droute.errors import BadRequest, Forbidden
 from sgl_droute.fleet.keyring import Key, Keyring, keyring
 from tests.api.reading import REFUSED, router_finds, worker_files

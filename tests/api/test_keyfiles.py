@@ -13,8 +13,8 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel
 
-from sgl_droute.api.door import Door
-from sgl_droute.api.keyfiles import KeyFiles, KeySources
+from sgl_droute.api.entry.door import Door
+from sgl_droute.api.entry.keyfiles import KeyFiles, KeySources
 from sgl_droute.fleet.keyring import Keyring
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sgl_droute.api.access import Access
+from sgl_droute.api.entry.access import Access
 from sgl_droute.api.routes import RouterAPI
 from tests.api.line import IMAGE, IMAGES, lined
 from tests.api.test_keyfiles import entry

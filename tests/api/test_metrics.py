@@ -13,8 +13,8 @@ from attrs import evolve
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import GaugeMetricFamily
 
-from sgl_droute.api.exposition import _encoded, encoder_for
-from sgl_droute.api.fleet_metrics import STATES, name_of
+from sgl_droute.api.telemetry.exposition import _encoded, encoder_for
+from sgl_droute.api.telemetry.fleet_metrics import STATES, name_of
 from sgl_droute.fleet.capabilities import Capabilities
 from sgl_droute.fleet.worker import Worker
 from sgl_droute.simulator.settings import SimulatorSettings

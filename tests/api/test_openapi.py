@@ -14,7 +14,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from sgl_droute import errors
-from sgl_droute.api.access import Access
+from sgl_droute.api.entry.access import Access
 from sgl_droute.api.openapi.document import OPERATIONS, document, routes_of
 from sgl_droute.api.routes import RouterAPI
 from sgl_droute.errors import NoWorker, Refused, RouterError, WorkerFailed, reasons

@@ -12,7 +12,7 @@ import pytest
 from treq.testing import StubTreq
 from twisted.web.resource import Resource
 
-from sgl_droute.api.page_files import page_files
+from sgl_droute.api.page.page_files import page_files
 from tests.memory import MemoryRouter
 
 TYPES = {

@@ -21,9 +21,9 @@ from twisted.logger import (
     textFileLogObserver,
 )
 
-from sgl_droute.api.account import Account, Accounts
-from sgl_droute.api.request_log import RequestLog
-from sgl_droute.api.site import RouterSite
+from sgl_droute.api.http.site import RouterSite
+from sgl_droute.api.telemetry.account import Account, Accounts
+from sgl_droute.api.telemetry.request_log import RequestLog
 from sgl_droute.errors import NoWorker
 from sgl_droute.log_lines import json_line, text_line
 from tests.api.accounts import TRACE, TRACEPARENT, an_account

@@ -12,8 +12,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from sgl_droute.api.account import Account, Accounts
-from sgl_droute.api.spans import Tracing
+from sgl_droute.api.telemetry.account import Account, Accounts
+from sgl_droute.api.telemetry.spans import Tracing
 from sgl_droute.errors import AnswerCut, NoWorker, RouterError, Unauthorized
 from tests.api.accounts import PARENT, TRACE, TRACEPARENT, an_account
 

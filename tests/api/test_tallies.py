@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import generate_latest
 
-from sgl_droute.api.tallies import Spread, Tallies, Tally
+from sgl_droute.api.telemetry.tallies import Spread, Tallies, Tally
 from tests.api.scraping import Scrape
 
 BOUNDS = (0.5, 1.0, 10.0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 
 from sgl_droute.api.routes import RouterAPI
-from sgl_droute.api.traffic_metrics import GONE, METHODS, NONE, OTHER, Traffic, result_of
+from sgl_droute.api.telemetry.traffic_metrics import GONE, METHODS, NONE, OTHER, Traffic, result_of
 from sgl_droute.fleet.capabilities import IMAGE, VIDEO
 from sgl_droute.fleet.decisions import Event
 from sgl_droute.fleet.job import KINDS, Job

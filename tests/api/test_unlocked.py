@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sgl_droute.api.unlocked import unlocked
+from sgl_droute.api.entry.unlocked import unlocked
 from sgl_droute.settings import RouterSettings
 
 

@@ -481,7 +481,7 @@ def test_time_of_c_functions_goes_to_their_callers() -> None:
     The layers add up to the whole time, and a C function's part follows its callers.
     """
     web = ("/x/twisted/web/http.py", 1, "write")
-    api = ("/x/sgl_droute/api/site.py", 1, "read")
+    api = ("/x/sgl_droute/api/http/site.py", 1, "read")
     stats: Stats = {
         web: (10, 10, 1.0, 2.0, {}),
         api: (10, 10, 2.0, 3.0, {}),

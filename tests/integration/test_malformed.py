@@ -24,7 +24,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
 from twisted.internet.threads import deferToThread
 from twisted.web.server import Site
 
-from sgl_droute.api.site import RouterRequest
+from sgl_droute.api.http.site import RouterRequest
 from tests.integration.answers import Answer, assert_signed, assert_well_told, parse_answers
 from tests.integration.corpus import (
     CASES,

@@ -19,10 +19,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 from twisted.logger import LogEvent, LogLevel
 
-from sgl_droute.api import tracing
-from sgl_droute.api.account import Account, Accounts
-from sgl_droute.api.spans import Tracing
-from sgl_droute.api.tracing import open_tracing
+from sgl_droute.api.telemetry import tracing
+from sgl_droute.api.telemetry.account import Account, Accounts
+from sgl_droute.api.telemetry.spans import Tracing
+from sgl_droute.api.telemetry.tracing import open_tracing
 from tests.api.accounts import an_account
 from tests.integration.commands import fetch, free_port, once_up, running
 from tests.integration.sockets import eventually, reactor

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 from attrs import frozen
 from klein import Klein
 
-from sgl_droute.api.access import Access
+from sgl_droute.api.entry.access import Access
 from sgl_droute.api.openapi import held, line, orders, router, work, workers
 from sgl_droute.api.openapi.schemas import SCHEMAS
 from sgl_droute.api.openapi.words import TEXT, Operation, Part, Schema, either, ref

@@ -1,7 +1,8 @@
 """
 One request of a client: its body kept in a file, and refused beyond a limit.
 
-Where its bytes come from is the business of `sgl_droute.api.channel`, or of another program's site.
+Where its bytes come from is the business of `sgl_droute.api.http.channel`, or of another program's
+site.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from twisted.python.failure import Failure
 from twisted.web.http import parse_qs
 from twisted.web.server import Request
 
-from sgl_droute.api.account import Accounts, begun
+from sgl_droute.api.http.target import origin_form
 from sgl_droute.api.replies import abort, empty_reply, error_reply
-from sgl_droute.api.target import origin_form
+from sgl_droute.api.telemetry.account import Accounts, begun
 from sgl_droute.errors import BodyTooLarge, NoStorage, RouterError
 
 log = Logger()

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from twisted.web.server import Request
 
-from sgl_droute.api.account import Account
+from sgl_droute.api.telemetry.account import Account
 
 
 class Access(IntEnum):

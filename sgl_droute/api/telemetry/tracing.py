@@ -1,7 +1,8 @@
 """
 Whether requests are traced with OpenTelemetry, as its environment variables say.
 
-What a trace consists of is written in `sgl_droute.api.spans`, which needs the ``otel`` extra.
+What a trace consists of is written in `sgl_droute.api.telemetry.spans`, which needs the ``otel``
+extra.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from twisted.logger import Logger
 
 if TYPE_CHECKING:
-    from sgl_droute.api.spans import Tracing
+    from sgl_droute.api.telemetry.spans import Tracing
 
 log = Logger()
 
@@ -43,7 +44,7 @@ def open_tracing(environ: Mapping[str, str]) -> Tracing | None:
     protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), _PROTOCOL)
     if protocol != _PROTOCOL:
         log.warn("traces are exported by {ours}, not {asked}", ours=_PROTOCOL, asked=protocol)
-    from sgl_droute.api.spans import open_exporting
+    from sgl_droute.api.telemetry.spans import open_exporting
 
     return open_exporting(environ)
 

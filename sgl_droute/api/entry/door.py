@@ -1,7 +1,7 @@
 """
 The door: which request may come in, by the key that it brings.
 
-What routes need is told by `sgl_droute.api.access`, what keys there are by
+What routes need is told by `sgl_droute.api.entry.access`, what keys there are by
 `sgl_droute.fleet.keyring`, and which limits they have by `sgl_droute.fleet.quotas`. A key goes no
 further than this: it is taken from the request before a handler sees it.
 """
@@ -17,8 +17,8 @@ from attrs import define, field, frozen
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
-from sgl_droute.api.access import Access
-from sgl_droute.api.account import Account
+from sgl_droute.api.entry.access import Access
+from sgl_droute.api.telemetry.account import Account
 from sgl_droute.errors import BadRequest, Forbidden, RouterError, Unauthorized
 from sgl_droute.fleet.keyring import Key, Keyring
 from sgl_droute.fleet.quotas import Arrival, Entry, Quotas
@@ -94,7 +94,7 @@ class Door:
 
     def admit(self, request: Request, access: Access, account: Account) -> Caller:
         """
-        As `sgl_droute.api.access.Doorkeeper.admit`; `caller_of` has the caller from here on.
+        As `sgl_droute.api.entry.access.Doorkeeper.admit`; `caller_of` has the caller from here on.
 
         Raises:
             BadRequest: It brings two keys.
@@ -127,7 +127,7 @@ class Door:
 
     def leave(self, caller: object) -> None:
         """
-        As `sgl_droute.api.access.Doorkeeper.leave`.
+        As `sgl_droute.api.entry.access.Doorkeeper.leave`.
         """
         if isinstance(caller, Caller) and caller.entry is not None:
             caller.entry.leave()
@@ -163,7 +163,7 @@ class Door:
 
     def names_files_freely(self, request: Request) -> bool:
         """
-        As `sgl_droute.api.access.Doorkeeper.names_files_freely`.
+        As `sgl_droute.api.entry.access.Doorkeeper.names_files_freely`.
         """
         return self.file_fields or caller_of(request).files
 

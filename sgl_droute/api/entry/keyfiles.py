@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from sgl_droute.api.door import Door
+from sgl_droute.api.entry.door import Door
 from sgl_droute.fleet.keyring import Key, Keyring, keyring, parse_keys
 from sgl_droute.text_files import text_of
 

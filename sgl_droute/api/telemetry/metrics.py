@@ -10,9 +10,9 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from twisted.application.service import MultiService
 from twisted.internet.interfaces import IReactorTime
 
-from sgl_droute.api.account import Accounts
-from sgl_droute.api.fleet_metrics import FleetNow
-from sgl_droute.api.traffic_metrics import Traffic
+from sgl_droute.api.telemetry.account import Accounts
+from sgl_droute.api.telemetry.fleet_metrics import FleetNow
+from sgl_droute.api.telemetry.traffic_metrics import Traffic
 from sgl_droute.fleet.jobs import OpenJobs
 from sgl_droute.workers.health import HealthMonitor
 from sgl_droute.workers.lag import ReactorLag

@@ -15,7 +15,7 @@ from typing import Any
 from attrs import frozen
 from twisted.logger import ILogObserver, Logger, LogLevel
 
-from sgl_droute.api.account import DONE, Account
+from sgl_droute.api.telemetry.account import DONE, Account
 from sgl_droute.log_lines import escaped, masked, masked_target
 
 # Asked for again and again by those who watch; logged at debug as long as all is well.

@@ -12,9 +12,9 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
-from sgl_droute.api.account import Accounts
-from sgl_droute.api.channel import KEEP_ALIVE, RouterChannel
-from sgl_droute.api.request import RouterRequest
+from sgl_droute.api.http.channel import KEEP_ALIVE, RouterChannel
+from sgl_droute.api.http.request import RouterRequest
+from sgl_droute.api.telemetry.account import Accounts
 from sgl_droute.errors import NoWorker, RouterError
 from sgl_droute.workers.deadlines import Deadlines
 

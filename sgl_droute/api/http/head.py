@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from attrs import define, field, frozen
 
-from sgl_droute.api.target import admitted
+from sgl_droute.api.http.target import admitted
 from sgl_droute.errors import BadRequest, BodyTooLarge, HeadersTooLarge, TargetTooLong
 
 # Bytes of a whole head, and lines of headers in it.

@@ -12,13 +12,13 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.web.server import Request
 
-from sgl_droute.api.account import Accounts
-from sgl_droute.api.measuring import Measuring
-from sgl_droute.api.page_files import page_file
-from sgl_droute.api.recent import Recent
+from sgl_droute.api.page.measuring import Measuring
+from sgl_droute.api.page.page_files import page_file
+from sgl_droute.api.page.recent import Recent
+from sgl_droute.api.page.view import View
 from sgl_droute.api.replies import empty_reply
 from sgl_droute.api.sse import Stream, Streams, message
-from sgl_droute.api.view import View
+from sgl_droute.api.telemetry.account import Accounts
 from sgl_droute.fleet.jobs import OpenJobs
 from sgl_droute.fleet.trends import Trends
 from sgl_droute.workers.turns import Turns

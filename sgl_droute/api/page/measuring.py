@@ -12,7 +12,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
-from sgl_droute.api.account import DONE, Account, Accounts
+from sgl_droute.api.telemetry.account import DONE, Account, Accounts
 from sgl_droute.fleet.decisions import Event
 from sgl_droute.fleet.trends import STEP, Trends
 from sgl_droute.workers.turns import Turns

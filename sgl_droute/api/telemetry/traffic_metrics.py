@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from attrs import define, field
 from prometheus_client import Metric
 
-from sgl_droute.api.account import DONE, Account
-from sgl_droute.api.tallies import Spread, Tallies, Tally
+from sgl_droute.api.telemetry.account import DONE, Account
+from sgl_droute.api.telemetry.tallies import Spread, Tallies, Tally
 from sgl_droute.fleet.decisions import Event
 from sgl_droute.fleet.job import JOBS
 from sgl_droute.fleet.jobs import EndedJob

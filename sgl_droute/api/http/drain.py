@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
-from sgl_droute.api.site import RouterSite
+from sgl_droute.api.http.site import RouterSite
 
 log = Logger()
 

@@ -2,7 +2,7 @@
 One client connection: bytes become requests, one after the other, and answers become bytes.
 
 It is never silent: what it refuses is answered with JSON and a status. What a head may look like is
-written in `sgl_droute.api.head`; what a request means is not known here.
+written in `sgl_droute.api.http.head`; what a request means is not known here.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
-from sgl_droute.api.account import Account
-from sgl_droute.api.body import BodyReader
-from sgl_droute.api.head import Head, HeadReader
+from sgl_droute.api.http.body import BodyReader
+from sgl_droute.api.http.head import Head, HeadReader
 from sgl_droute.api.replies import new_id, refusal
+from sgl_droute.api.telemetry.account import Account
 from sgl_droute.errors import BadRequest, RequestTimeout, RouterError
 from sgl_droute.workers.deadlines import Deadline
 from sgl_droute.workers.headers import head_of
@@ -54,7 +54,7 @@ _BEHIND_AN_ANSWER = 1 << 14
 
 class RouterChannel(Protocol):
     """
-    One client connection, for a `sgl_droute.api.site.RouterSite`.
+    One client connection, for a `sgl_droute.api.http.site.RouterSite`.
 
     It is what `twisted.web.http.Request` expects of its channel, and `hand_over` besides.
     """

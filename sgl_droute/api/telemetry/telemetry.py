@@ -2,7 +2,7 @@
 What tells others what happens in a router: lines of the log, traces, and the stream of events.
 
 It only watches. What is worth telling is written in `sgl_droute.fleet.reporter` and
-`sgl_droute.api.request_log`.
+`sgl_droute.api.telemetry.request_log`.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
 
-from sgl_droute.api.account import Accounts
 from sgl_droute.api.events import Events
-from sgl_droute.api.request_log import RequestLog
 from sgl_droute.api.sse import Streams
+from sgl_droute.api.telemetry.account import Accounts
+from sgl_droute.api.telemetry.request_log import RequestLog
 from sgl_droute.fleet.happenings import Happenings
 from sgl_droute.fleet.jobs import OpenJobs
 from sgl_droute.fleet.refits import Refits
 from sgl_droute.fleet.reporter import Alarm, Reporter
 
 if TYPE_CHECKING:
-    from sgl_droute.api.spans import Tracing
+    from sgl_droute.api.telemetry.spans import Tracing
 
 # Seconds between two looks at the waiting line.
 _LOOK = 1.0

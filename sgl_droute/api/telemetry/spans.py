@@ -27,8 +27,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from sgl_droute.api.account import DONE, Account
-from sgl_droute.api.request_log import is_probe
+from sgl_droute.api.telemetry.account import DONE, Account
+from sgl_droute.api.telemetry.request_log import is_probe
 from sgl_droute.log_lines import masked, masked_target
 
 log = Logger()

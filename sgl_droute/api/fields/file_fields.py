@@ -15,12 +15,12 @@ from attrs import frozen
 from twisted.internet.task import Cooperator, TaskFinished
 from twisted.web.server import Request
 
-from sgl_droute.api.access import Doorkeeper
-from sgl_droute.api.door import caller_of
-from sgl_droute.api.form_scanning import boundary_of, multipart_steps, urlencoded_steps
+from sgl_droute.api.entry.access import Doorkeeper
+from sgl_droute.api.entry.door import caller_of
+from sgl_droute.api.fields.form_scanning import boundary_of, multipart_steps, urlencoded_steps
+from sgl_droute.api.fields.msgpack_scanning import msgpack_steps
+from sgl_droute.api.fields.scanning import Scan, Steps, names_nothing
 from sgl_droute.api.forwarded import spooled_body
-from sgl_droute.api.msgpack_scanning import msgpack_steps
-from sgl_droute.api.scanning import Scan, Steps, names_nothing
 from sgl_droute.errors import BadRequest, Forbidden
 from sgl_droute.workers.bodies import Spool
 

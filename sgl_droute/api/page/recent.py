@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from attrs import define, field
 
-from sgl_droute.api.account import Account
-from sgl_droute.api.request_log import is_probe
+from sgl_droute.api.telemetry.account import Account
+from sgl_droute.api.telemetry.request_log import is_probe
 from sgl_droute.log_lines import masked, masked_target
 
 # Kept, and sent at once at most: as many as the page keeps.

@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus
 
 from attrs import define, frozen
 
-from sgl_droute.api.scanning import STRIDE, Read, Steps, judged
+from sgl_droute.api.fields.scanning import STRIDE, Read, Steps, judged
 from sgl_droute.fleet.naming import Meaning, meaning
 
 # What workers take: Starlette's limits for a text, for parts, and for URL-encoded fields.

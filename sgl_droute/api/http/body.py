@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from twisted.web.http import _ChunkedTransferDecoder, _MalformedChunkedDataError
 
-from sgl_droute.api.head import TOKEN
+from sgl_droute.api.http.head import TOKEN
 from sgl_droute.errors import BadRequest, RequestTimeout
 
 # Bytes per second that a body must come with, counted over all of its time.

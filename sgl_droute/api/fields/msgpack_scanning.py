@@ -1,7 +1,7 @@
 """
 Which field of a msgpack body names a file on a worker: bodies of any length, read in steps.
 
-As `sgl_droute.api.scanning` for JSON: https://github.com/msgpack/msgpack/blob/master/spec.md.
+As `sgl_droute.api.fields.scanning` for JSON: https://github.com/msgpack/msgpack/blob/master/spec.md.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import struct
 
 from attrs import define
 
-from sgl_droute.api.scanning import HEAD, LARGEST_WITHIN, STRIDE, Read, Steps, judged
+from sgl_droute.api.fields.scanning import HEAD, LARGEST_WITHIN, STRIDE, Read, Steps, judged
 from sgl_droute.fleet.naming import WITHIN, Meaning, may_be_json, meaning, within
 
 # Values in one body (count), those of lists of numbers included, and how deep they may be.

@@ -12,10 +12,10 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from sgl_droute.api.account import Accounts
-from sgl_droute.api.cards import Cards, encoded, moment, open_jobs, turn
-from sgl_droute.api.recent import Recent, between
-from sgl_droute.api.request_log import is_probe
+from sgl_droute.api.page.cards import Cards, encoded, moment, open_jobs, turn
+from sgl_droute.api.page.recent import Recent, between
+from sgl_droute.api.telemetry.account import Accounts
+from sgl_droute.api.telemetry.request_log import is_probe
 from sgl_droute.api.worker_object import worker_id_of
 from sgl_droute.fleet.forecast import prospects
 from sgl_droute.fleet.jobs import OpenJobs

@@ -1,0 +1,1 @@
+"""Clients' connections, and the requests that come over them."""

@@ -1,0 +1,1 @@
+"""What becomes of requests, as logs, traces and metrics tell it."""
