@@ -122,6 +122,7 @@ def test_the_route_table_is_complete() -> None:
         "/v1/diffusion/generate": post,
         "/vertex_generate": post,
         "/v1/models": get,
+        "/openapi.json": get,
         "/v1/models/<path:name>": get,
         "/v1/list_loras": get,
         "/v1/set_lora": post,

@@ -244,6 +244,7 @@ async def _router(session: Session) -> None:
     assert b"<!doctype html>" in (await session.ask("GET", "/dashboard")).body.lower()
     assert (await session.ask("GET", "/dashboard/app.js")).body
     await session.ask("GET", "/dashboard/", 308)
+    assert (await ask("GET", "/openapi.json"))["openapi"].startswith("3.")
 
 
 @pytest_twisted.ensureDeferred
