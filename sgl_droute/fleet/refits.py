@@ -23,6 +23,8 @@ from sgl_droute.fleet.refit import Refit, Verdict
 from sgl_droute.fleet.weights import Actual, Change, Desired, Update
 from sgl_droute.fleet.worker import Worker, same_process
 
+# Workers that left of which it is remembered that nobody knows what they have (count).
+MOST_DEPARTED = 1000
 # Ended updates that are told of, and bytes of a body that are told.
 MOST_HISTORY = 50
 _LONGEST_TOLD = 4096
@@ -49,6 +51,7 @@ class Refits:
     _observers: list[Callable[[], object]] = field(factory=list, init=False)
     _remembered: dict[str, Actual] = field(factory=dict, init=False)
     _served: dict[str, Capabilities] = field(factory=dict, init=False)
+    _departed: dict[str, Actual] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.pool.watch(self._worker_changed)
@@ -325,6 +328,7 @@ class Refits:
                 for worker in self.pool
                 if (worker.actual != Actual() or worker.capabilities.model) and worker.lasting
             },
+            "departed": {url: actual.saved() for url, actual in self._departed.items()},
             "begun": begun and begun.saved(),
             "going_on": going_on,
             "history": [refit.saved() for refit in self.history],
@@ -348,6 +352,8 @@ class Refits:
                 raise TypeError(f"{each['model']!r} is no model")
             self._remembered[url] = Actual.restored(each)
             self._served[url] = Capabilities(model=each["model"], names=frozenset(each["names"]))
+        for url, each in saved.get("departed", {}).items():
+            self._departed[url] = Actual.restored(each)
         if begun is None:
             return
         refit: Refit = begun
@@ -375,6 +381,8 @@ class Refits:
         """
         Note that all workers that were saved are registered again.
         """
+        for url, actual in self._remembered.items():
+            self._keep_in_mind(url, actual)
         self._remembered.clear()
         self._served.clear()
         self.pool.judge()
@@ -496,19 +504,40 @@ class Refits:
         if all(worker.actual.known for worker in workers):
             self._settle(note)
 
+    def _departs(self, worker: Worker) -> None:
+        """
+        *worker* leaves: what comes to its place may be the same process.
+        """
+        actual, refit = worker.actual, self.under_way
+        if refit is not None and worker.url in refit.unfinished:
+            actual = refit.change.lost(actual, self.pool.epochs.of(worker))
+        if not worker.restarted:
+            self._keep_in_mind(worker.url, actual)
+
+    def _keep_in_mind(self, url: str, actual: Actual) -> None:
+        """
+        Remember that nobody knows what the worker at *url* has, if that is so.
+        """
+        if not actual.known:
+            self._departed[url] = evolve(actual, sure=False)
+            while len(self._departed) > MOST_DEPARTED:
+                del self._departed[next(iter(self._departed))]
+
     def _tell(self) -> None:
         for observer in self._observers:
             observer()
 
     def _worker_changed(self, before: Worker | None, now: Worker | None) -> None:
         if before is None and now is not None:
-            actual = self._remembered.pop(now.url, None)
+            departed = self._departed.pop(now.url, None)
+            actual = self._remembered.pop(now.url, departed)
             served = self._served.get(now.url, now.capabilities)
             if actual is not None:
                 self.pool.change(now, lambda now: evolve(now, actual=actual, capabilities=served))
             return
         assert before is not None
         if now is None:
+            self._departs(before)
             self.pool.epochs.forget(before.serial)
         elif before.capabilities.model != now.capabilities.model and not self._served:
             self._learned(before, now)

@@ -110,3 +110,42 @@ def test_the_router_stops_behind_a_fence() -> None:
     router.wait(20)
     assert not any(DISK in orders(router, name) for name in "abc")
     assert weights(router)["interrupted"] is None
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["at once", "after a restart"])
+def test_a_worker_that_left_with_half_an_update(restart: bool) -> None:
+    """
+    A worker that was removed while nobody knew whether it had taken an update is not taken for a
+    new one when it comes back, not by a router that was restarted meanwhile either: it gets no work
+    until it is known what it has.
+    """
+    router = fleet("a", durable=True)
+    updating(router, "new")
+    router.wait(0.25, 0.25)
+    router.kill()
+    router.start_again()
+    router.ask("POST", f"/remove_worker?url={url('a')}")
+    router.wait(10)
+    assert sources(router, "a") == {"new"}  # it took it, and nobody was there to hear it
+    if restart:
+        router.kill()
+        router.start_again()  # its own options have the worker
+    else:
+        router.ask("POST", f"/add_worker?url={url('a')}")
+    for _ in range(20):
+        assert states(router)["a"] == "stale"
+        router.wait(1)
+    assert "nobody knows" in weights(router)["workers"][0]["reason"]
+    assert answered(router, updating(router, "last")).json["consistent"] is True
+    assert states(router) == {"a": "ready"}
+
+
+def test_a_worker_that_left_with_what_is_known() -> None:
+    """
+    A worker that was removed with weights that are known is as any other one when it comes back.
+    """
+    router = fleet(*"ab")
+    router.ask("POST", f"/remove_worker?url={url('a')}")
+    router.ask("POST", f"/add_worker?url={url('a')}")
+    router.wait(5)
+    assert states(router) == dict.fromkeys("ab", "ready")
