@@ -149,7 +149,8 @@ class Line:
     def take_turns(self, fair: bool) -> None:
         """
         Have clients served in turns from now on if that is *fair*, else all in order of arrival;
-        no client's own jobs change their order.
+        no client's own jobs change their order, but for those of a batch that clients share, which
+        is one where they do not take turns.
         """
         if fair == self.fair:
             return

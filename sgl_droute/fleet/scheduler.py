@@ -98,7 +98,8 @@ class Scheduler:
         """
         Go by other rules from now on. Nobody who waits is let go, nor loses the place of arrival:
         a shorter line is full for those who come, and where clients begin or cease to take turns
-        each one's own jobs keep their order. What workers have been given stays theirs.
+        each one's own jobs keep their order, but for batches that clients share. What workers have
+        been given stays theirs.
         """
         self.rules = rules
         self.line.take_turns(rules.fair)

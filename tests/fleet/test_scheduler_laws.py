@@ -4,6 +4,7 @@ What holds for the scheduler whatever happens, in whatever order.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from attrs import define, evolve, field
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -437,8 +439,8 @@ class AnyTraffic(RuleBasedStateMachine):
     @rule(rules=RULES)
     def adopt(self, rules: Rules) -> None:
         """
-        Nobody who waits is let go by that, a client's jobs that want the same keep their order, and
-        so do all where turns are none of what changes.
+        Nobody who waits is let go by that, a client's jobs that want the same keep their order, but
+        for batches that clients share, and so do all where turns are none of what changes.
         """
         self.tick_until(self.now)
         before = list(self.scheduler.line.in_order())
@@ -452,8 +454,15 @@ class AnyTraffic(RuleBasedStateMachine):
         if fair == rules.fair:
             assert after == left
         else:
+            whose = {(job.batch, job.client) for job in before if job.batch is not None}
+            shared = {
+                batch for batch, count in Counter(each for each, _ in whose).items() if count > 1
+            }
             for same in {of_one(job) for job in before}:
-                own = [[job for job in jobs if of_one(job) == same] for jobs in (left, after)]
+                own = [
+                    [job for job in jobs if of_one(job) == same and job.batch not in shared]
+                    for jobs in (left, after)
+                ]
                 assert own[0] == own[1]
 
     # Workers.
@@ -940,4 +949,7 @@ class AnyTraffic(RuleBasedStateMachine):
                 self.end_thing(entry, took=None, well=True)
 
 
+# Set SGL_DROUTE_LONG_TESTS for thousands of histories.
+LONG = bool(os.environ.get("SGL_DROUTE_LONG_TESTS"))
+AnyTraffic.TestCase.settings = settings(max_examples=1000 if LONG else 40)
 TestAnyTraffic = AnyTraffic.TestCase
