@@ -79,17 +79,18 @@ def _form(body: bytes, content_type: str) -> list[tuple[str, Any]]:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
-    parsing = parsers[kind](Headers({"content-type": content_type}), stream()).parse()
+    parser = parsers[kind](Headers({"content-type": content_type}), stream())
     try:
-        parsing.send(None)
+        parser.parse().send(None)
     except StopIteration as end:
         items: list[tuple[str, Any]] = end.value.multi_items()
-        for _, value in items:
-            if isinstance(value, UploadFile):
-                value.file.close()
         return items
     except (MultiPartException, UnicodeError, ValueError):
         return []
+    finally:
+        # Those too of parts that never ended, which nobody else knows.
+        for file in getattr(parser, "_files_to_close_on_error", ()):
+            file.close()
     raise AssertionError("the body is in memory")
 
 
