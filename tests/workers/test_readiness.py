@@ -58,7 +58,7 @@ def replace(router: MemoryRouter, name: str, model: str) -> None:
 
 
 def readiness(router: MemoryRouter) -> Readiness:
-    return next(each for each in router.service if isinstance(each, Readiness))
+    return router.service.control.readiness
 
 
 def test_on_joining() -> None:
