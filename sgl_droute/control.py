@@ -105,7 +105,7 @@ class FleetControl(MultiService):
         self.roads = roads or Roads.over_tcp(
             reactor, settings.connect_timeout, self.deadlines, self.terms
         )
-        self.pool = Pool(Epochs())
+        self.pool = Pool(Epochs(tolerant=settings.stale_weights == "serve"))
         self.refits = Refits(self.pool)
         self.speeds = Speeds()
         # The scheduler hears first of what becomes of workers: when the jobs of one that left end,

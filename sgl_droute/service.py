@@ -110,7 +110,12 @@ class RouterService(MultiService):
         self.accounts = Accounts(reactor.seconds)
         jobs = self.holdings.jobs
         self.telemetry = Telemetry(
-            self.accounts, control.refits, jobs, lambda: len(self.turns.scheduler.line), reactor
+            self.accounts,
+            control.refits,
+            jobs,
+            lambda: len(self.turns.scheduler.line),
+            Alarm(settings.queue_alert),
+            reactor,
         )
         self.dashboard = open_dashboard(self.accounts, self.turns, jobs, self.telemetry.streams)
         self._metrics = Metrics(
@@ -121,7 +126,7 @@ class RouterService(MultiService):
             lambda: sum(site.connections for site in self._sites),
             reactor,
         )
-        self._door = Door(reactor.seconds, Keyring(b""))
+        self._door = Door(reactor.seconds, Keyring(b""), settings.allow_file_fields)
         self.telemetry.streams.may_listen = self._door.still_admits
         self._key_files = KeyFiles(self._door, _key_sources_of(settings), reactor)
         self._cors = Cors(settings.cors_origins)
@@ -233,7 +238,7 @@ class RouterService(MultiService):
 
     def _follow(self) -> None:
         """
-        Have what clients meet follow the settings, and bring those in force that are there now.
+        Have what clients meet follow the settings.
         """
         following = self.following
         following.check(lambda settings: _key_sources_of(settings).read(b""))
@@ -242,7 +247,6 @@ class RouterService(MultiService):
         following.keep(self.telemetry.reporter, alarm=lambda settings: Alarm(settings.queue_alert))
         following.call(lambda settings: self._key_files.reload(_key_sources_of(settings)))
         following.call(self._limit_sites)
-        following.adopt(following.settings)
 
     def _limit_sites(self, settings: RouterSettings) -> None:
         for site in self._sites:

@@ -40,6 +40,7 @@ class Telemetry(Service):
         refits: Updates of its workers' weights, and in ``pool`` the workers.
         jobs: Their video and mesh jobs.
         waiting: How many requests wait in line (count).
+        alarm: Tells what is a long line.
         reactor: Provides the time.
 
     Attributes:
@@ -54,6 +55,7 @@ class Telemetry(Service):
         refits: Refits,
         jobs: OpenJobs,
         waiting: Callable[[], int],
+        alarm: Alarm,
         reactor: Any,
     ) -> None:
         self._reactor = reactor
@@ -62,7 +64,7 @@ class Telemetry(Service):
         happenings = Happenings(token_hex(4), reactor.seconds)
         self.streams = Streams(reactor)
         self.events = Events(happenings, self.streams)
-        self.reporter = Reporter(happenings, refits.pool, refits, jobs, waiting, Alarm(0))
+        self.reporter = Reporter(happenings, refits.pool, refits, jobs, waiting, alarm)
         accounts.watch(RequestLog().note)
         self._looks = LoopingCall(self.reporter.look)
         self._looks.clock = reactor
