@@ -141,6 +141,17 @@ def test_every_option_that_can_change_does(name: str, tmp_path: Path) -> None:
     assert look(of(process.router)) != expected
 
 
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize("name", list(changeable()))
+def test_every_option_holds_from_the_start(name: str, tmp_path: Path) -> None:
+    """
+    What the file says of an option when the router is made is in force where it is used.
+    """
+    text, look, expected = FOLLOWED[name]
+    process = Process(tmp_path, f"{name.replace('_', '-')} = {text}")
+    assert look(of(process.router)) == expected
+
+
 @pytest.mark.parametrize("name", sorted(NEED_RESTART - {"worker_ca", "worker_certificate"}))
 def test_what_needs_a_restart(name: str, tmp_path: Path) -> None:
     """

@@ -16,11 +16,12 @@ from twisted.python.failure import Failure
 from twisted.web.server import Site
 
 from sgl_droute.api.dispatch import RouterResource
-from sgl_droute.api.entry.access import OpenDoor
 from sgl_droute.api.entry.cors import Cors
+from sgl_droute.api.entry.door import Door
 from sgl_droute.api.http.site import RouterSite
 from sgl_droute.api.sse import Stream
 from sgl_droute.api.telemetry.account import Accounts
+from sgl_droute.fleet.keyring import Keyring
 from tests.integration.wire import joined
 
 
@@ -122,7 +123,7 @@ class Stage:
             await handler(request)
 
         api = type("Api", (), {"routes": routes, "access": {}})
-        resource = RouterResource(api, accounts, OpenDoor(), Cors())
+        resource = RouterResource(api, accounts, Door(clock.seconds, Keyring(b"")), Cors())
         self.site: Site
         if stock:
             self.site = Site(resource, reactor=clock)

@@ -70,18 +70,3 @@ def entered(door: Doorkeeper, request: Request, access: Access, account: Account
         yield
     finally:
         door.leave(caller)
-
-
-class OpenDoor:
-    """
-    Lets everybody in.
-    """
-
-    def admit(self, request: Request, access: Access, account: Account) -> None:
-        return None
-
-    def leave(self, caller: object) -> None:
-        """Nobody is counted."""
-
-    def names_files_freely(self, request: Request) -> bool:
-        return True
